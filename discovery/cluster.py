@@ -1,0 +1,158 @@
+"""Embeddings → `clusters`: spherical k-means over regions, each cluster named by the nearest phrase."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import silhouette_score
+
+from discovery.backends.encoder import Embedded, load_encoder
+from discovery.config import ClusterConfig
+from discovery.run import Run, Stage
+from discovery.vocabulary import read_vocabulary
+
+NAMED_KINDS = ("object", "background", "texture")
+EXEMPLARS = 50
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Centroids of spherical k-means.
+
+    Attributes:
+        centroids: (k, d) float32, unit norm.
+        silhouette: of the chosen k on the sample, cosine distance.
+    """
+
+    centroids: np.ndarray
+    silhouette: float
+
+    def assign(self, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (n,) int cluster ids and (n,) float32 cosine distances of (n, d) unit-norm embeddings."""
+        import faiss
+
+        index = faiss.IndexFlatIP(self.centroids.shape[1])
+        index.add(self.centroids)
+        similarity, nearest = index.search(np.ascontiguousarray(embeddings, np.float32), 1)
+        return nearest[:, 0], 1 - similarity[:, 0]
+
+
+def cluster(embeddings: np.ndarray, config: ClusterConfig, seed: int) -> Clustering:
+    """Clusters unit-norm embeddings by cosine and chooses k by silhouette on a sample.
+
+    Args:
+        embeddings: (n, d) float32, unit norm: a sample of all regions.
+        config: the candidates for k; those above n / 4 are left out.
+        seed: of k-means and of the sample.
+    """
+    rng = np.random.default_rng(seed)
+    judged = embeddings[rng.permutation(len(embeddings))[: config.silhouette_sample]]
+    best = Clustering(_unit(embeddings.mean(axis=0, keepdims=True)), -1.0)
+    for k in sorted(set(config.k_candidates)):
+        if k * 4 > len(embeddings):
+            continue
+        tried = Clustering(_spherical_kmeans(embeddings, k, config.iterations, seed), 0.0)
+        ids = tried.assign(judged)[0]
+        if 1 < len(np.unique(ids)) < len(judged):
+            silhouette = float(silhouette_score(judged, ids, metric="cosine"))
+            if silhouette > best.silhouette:
+                best = Clustering(tried.centroids, silhouette)
+    return best
+
+
+def _spherical_kmeans(embeddings: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
+    import faiss
+
+    model = faiss.Kmeans(
+        embeddings.shape[1],
+        k,
+        niter=iterations,
+        seed=seed,
+        spherical=True,
+        verbose=False,
+        min_points_per_centroid=1,
+    )
+    model.train(np.ascontiguousarray(embeddings, np.float32))
+    return _unit(model.centroids)
+
+
+def _work(run: Run, _: int | None) -> pl.DataFrame:
+    config = run.config
+    sample = _sample(run, config.cluster.sample, config.seed)
+    if sample is None:
+        return _frame(pl.Series("region_id", [], pl.String), np.empty(0, int), np.empty(0), {})
+    found = cluster(sample.embedding, config.cluster, config.seed)
+    names = _names(run, found, sample)
+    frames = []
+    for part in run.scan("embeddings", ["region_id", "embedding"]):
+        if len(part):
+            frames.append(_frame(part["region_id"], *found.assign(_matrix(part["embedding"])), names))
+    return pl.concat(frames)
+
+
+def _sample(run: Run, size: int, seed: int) -> Embedded | None:
+    """Draws the same share of every part, so that memory does not grow with the dataset."""
+    total = sum(len(part) for part in run.scan("embeddings", ["region_id"]))
+    if not total:
+        return None
+    rng = np.random.default_rng(seed)
+    vectors, norms = [], []
+    for part in run.scan("embeddings", ["embedding", "norm"]):
+        keep = np.sort(rng.permutation(len(part))[: -(-size * len(part) // total)])
+        vectors.append(_matrix(part["embedding"][keep]))
+        norms.append(part["norm"][keep].to_numpy())
+    return Embedded(np.concatenate(vectors), np.concatenate(norms))
+
+
+def _names(run: Run, found: Clustering, sample: Embedded) -> dict[int, tuple[str, str]]:
+    """Names each cluster by the phrase that its nearest sampled regions score highest on average."""
+    phrases = _phrases(run)
+    encoder = load_encoder(run.config.embed.encoder, run.config.compute)
+    ids, distances = found.assign(sample.embedding)
+    names = {}
+    for cluster_id in range(len(found.centroids)):
+        members = np.flatnonzero(ids == cluster_id)
+        members = members[np.argsort(distances[members], kind="stable")][:EXEMPLARS]
+        if len(members):
+            exemplars = Embedded(sample.embedding[members], sample.norm[members])
+            best = int(encoder.scores(exemplars, [p for p, _ in phrases]).mean(axis=0).argmax())
+            names[cluster_id] = phrases[best]
+    return names
+
+
+def _phrases(run: Run) -> list[tuple[str, str]]:
+    """Returns the vocabulary and the run's own attributes, of the kinds that a region can be named by."""
+    listed = [(p.text, p.kind) for p in read_vocabulary().phrases]
+    proposed = run.read("attributes", columns=["phrase", "kind"]).unique(maintain_order=True).rows()
+    return [(text, kind) for text, kind in dict(proposed + listed).items() if kind in NAMED_KINDS]
+
+
+def _frame(region_ids: pl.Series, ids: np.ndarray, distances: np.ndarray, names: dict) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "region_id": region_ids,
+            "cluster_id": ids.astype(np.int32),
+            "distance": distances.astype(np.float32),
+            "phrase": [names[i][0] if i in names else None for i in ids.tolist()],
+            "kind": [names[i][1] if i in names else None for i in ids.tolist()],
+        },
+        schema_overrides={"phrase": pl.String, "kind": pl.String},
+    )
+
+
+def _matrix(vectors: pl.Series) -> np.ndarray:
+    """Returns a list column of equal lengths as (n, d) float32 without copying it row by row."""
+    return vectors.explode().to_numpy().reshape(len(vectors), -1) if len(vectors) else np.empty((0, 1), np.float32)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+STAGE = Stage(
+    name="cluster",
+    table="clusters",
+    inputs=("embeddings", "attributes"),
+    config=lambda config: (config.cluster, config.embed.encoder),
+    work=_work,
+)

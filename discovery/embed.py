@@ -1,0 +1,49 @@
+"""Regions × encoder → `embeddings`: one forward pass per image, features pooled per region."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from discovery.backends.encoder import Embedded, load_encoder
+from discovery.images import decode_batches
+from discovery.run import Run, Stage
+
+BOX = ["x0", "y0", "x1", "y1"]
+SAME_WINDOWS = "conse"
+"""The conse detector looks through the same windows as the grid: its regions would be embedded twice."""
+
+
+def _work(run: Run, shard: int | None) -> pl.DataFrame:
+    config = run.config
+    encoder = load_encoder(config.embed.encoder, config.compute)
+    samples = run.read("samples", shard=shard, columns=["sample_id", "uri"])
+    regions = run.read("regions", shard=shard, columns=["region_id", "sample_id", "detector", *BOX])
+    regions = regions.filter(pl.col("x0").is_not_null(), pl.col("detector") != SAME_WINDOWS)
+    of_sample = dict(regions.select("sample_id", "region_id", *BOX).group_by("sample_id", maintain_order=True))
+    paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
+    none = regions.clear()
+    frames, start = [_frame(none["region_id"], Embedded(np.empty((0, encoder.width)), np.empty(0)))], 0
+    for images in decode_batches(paths, config.compute.batch_size, max_pixels=config.dataset.max_pixels):
+        ids = samples["sample_id"][start : start + len(images)]
+        start += len(images)
+        mine = [of_sample.get((sample_id,), none) for sample_id in ids]
+        embedded = encoder.embed(images, [part.select(BOX).to_numpy().reshape(-1, 4) for part in mine])
+        frames.append(_frame(pl.concat([part["region_id"] for part in mine]), embedded))
+    return pl.concat(frames)
+
+
+def _frame(region_ids: pl.Series, embedded: Embedded) -> pl.DataFrame:
+    width = embedded.embedding.shape[1]
+    vectors = pl.Series(embedded.embedding.astype(np.float32), dtype=pl.Array(pl.Float32, width))
+    return pl.DataFrame({"region_id": region_ids, "embedding": vectors, "norm": embedded.norm.astype(np.float32)})
+
+
+STAGE = Stage(
+    name="embed",
+    table="embeddings",
+    inputs=("samples", "regions"),
+    config=lambda config: (config.embed, config.dataset.root),
+    work=_work,
+    sharded=True,
+)

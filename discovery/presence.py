@@ -1,0 +1,188 @@
+"""Regions + clusters → `presences`: which photo shows which cue, after synonyms and repeated clusters are merged."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from discovery.backends.text import load_text
+from discovery.config import PresenceConfig
+from discovery.run import Run, Stage, frame_of
+
+MERGED_KINDS = ("object", "background", "texture")
+"""Kinds whose phrases are matched by meaning. "red circle" and "blue circle" are near in any text encoder, so computed
+kinds are matched by their exact words alone."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Candidates before merging: each a phrase, a kind, a source and the photos that show it.
+
+    Attributes:
+        phrase: n phrases.
+        kind: n kinds.
+        source: n of "attribute" or "cluster".
+        shown: (n, photos) sparse bool.
+    """
+
+    phrase: list[str]
+    kind: list[str]
+    source: list[str]
+    shown: sparse.csr_matrix
+
+
+def merge(seen: Sighting, embeddings: np.ndarray, config: PresenceConfig) -> np.ndarray:
+    """Returns (n,) int: for each candidate the index of the candidate whose cue it joins.
+
+    Candidates are taken from the most often seen one on; each takes in synonyms (phrases at least `merge_similarity`
+    alike), phrases of related meaning that are seen in the same photos (`related_similarity` and `related_phi`), and
+    clusters that repeat it whatever their name (`merge_phi`).
+
+    Args:
+        seen: the candidates.
+        embeddings: (n, d) unit-norm text embeddings of their phrases.
+        config: the thresholds.
+    """
+    n = len(seen.phrase)
+    counts = np.asarray(seen.shown.sum(axis=1)).ravel()
+    named = np.array([kind in MERGED_KINDS for kind in seen.kind])
+    words = np.array([f"{kind}:{phrase}" for phrase, kind in zip(seen.phrase, seen.kind, strict=True)])
+    similarity, phi = embeddings @ embeddings.T, _phi(seen.shown)
+    related = (similarity >= config.related_similarity) & (phi >= config.related_phi)
+    alike = named[:, None] & named[None, :] & ((similarity >= config.merge_similarity) | related)
+    from_cluster = np.array([source == "cluster" for source in seen.source])
+    repeats = from_cluster[None, :] & (phi >= config.merge_phi)
+    joins = (words[:, None] == words[None, :]) | alike | repeats
+    owner = np.full(n, -1)
+    # An attribute names a cue before a cluster does: its words were asked for.
+    for leader in np.lexsort((seen.phrase, -counts, from_cluster)):
+        if owner[leader] < 0:
+            owner[(owner < 0) & joins[leader]] = leader
+            owner[leader] = leader
+    return owner
+
+
+def cue_id(phrase: str, kind: str) -> str:
+    """Returns a short stable name for a phrase and its kind."""
+    return hashlib.sha256(f"{kind}\n{phrase}".encode()).hexdigest()[:12]
+
+
+def _phi(shown: sparse.csr_matrix) -> np.ndarray:
+    """Returns the (n, n) Pearson correlations of presences; 0 where one never varies."""
+    n_photos = shown.shape[1]
+    counts = np.asarray(shown.sum(axis=1)).ravel().astype(float)
+    both = (shown.astype(np.float32) @ shown.astype(np.float32).T).toarray()
+    spread = np.sqrt(counts * (n_photos - counts))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        phi = (n_photos * both - np.outer(counts, counts)) / np.outer(spread, spread)
+    return np.nan_to_num(phi, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _work(run: Run, _: int | None) -> pl.DataFrame:
+    config = run.config.presence
+    samples = run.read("samples", columns=["sample_id", "label"])
+    sightings = pl.concat([_from_attributes(run, config), _from_clusters(run, config, samples)])
+    if not len(sightings):
+        return frame_of("presences", [])
+    candidates = sightings.select("phrase", "kind", "source").unique(maintain_order=True).with_row_index("candidate")
+    sightings = sightings.join(candidates, on=["phrase", "kind", "source"], maintain_order="left")
+    seen = _sighting(candidates, sightings, samples["sample_id"])
+    text = load_text("minilm", run.config.compute)
+    owner = merge(seen, text.encode(seen.phrase), config)
+    return _cues(sightings, _named(candidates, owner, run.read("attributes", columns=["phrase", "kind", "label"])))
+
+
+def _from_attributes(run: Run, config: PresenceConfig) -> pl.DataFrame:
+    """Returns one row per region that shows an attribute: its score passes its detector's threshold."""
+    attributes = run.read("attributes", columns=["attribute_id", "phrase", "kind"]).unique()
+    limits = pl.DataFrame({"detector": list(config.thresholds), "limit": list(config.thresholds.values())})
+    columns = ["region_id", "sample_id", "attribute_id", "detector", "score"]
+    parts = [
+        part.filter(pl.col("attribute_id").is_not_null())
+        .join(limits, on="detector", how="left", maintain_order="left")
+        .filter(pl.col("score") >= pl.col("limit").fill_null(0.5))
+        for part in run.scan("regions", columns)
+    ]
+    found = pl.concat(parts).join(attributes, on="attribute_id", maintain_order="left")
+    return found.select("phrase", "kind", pl.lit("attribute").alias("source"), "sample_id", "region_id", "score")
+
+
+def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> pl.DataFrame:
+    """Returns one row per region in a named cluster that is not too rare in every class."""
+    of_region = pl.concat(list(run.scan("regions", ["region_id", "sample_id"])))
+    found = run.read("clusters", columns=["region_id", "distance", "phrase", "kind"])
+    found = found.filter(pl.col("phrase").is_not_null()).join(of_region, on="region_id", maintain_order="left")
+    sizes = samples.group_by("label").len("n_class")
+    shares = (
+        found.select("phrase", "sample_id").unique().join(samples, on="sample_id").group_by("phrase", "label").len("n")
+    )
+    common = shares.join(sizes, on="label").filter(pl.col("n") / pl.col("n_class") >= config.min_cluster_share)
+    found = found.join(common.select("phrase").unique(), on="phrase", how="semi", maintain_order="left")
+    score = (1 - pl.col("distance")).alias("score")
+    return found.select("phrase", "kind", pl.lit("cluster").alias("source"), "sample_id", "region_id", score)
+
+
+def _sighting(candidates: pl.DataFrame, sightings: pl.DataFrame, sample_ids: pl.Series) -> Sighting:
+    column = dict(zip(sample_ids, range(len(sample_ids)), strict=True))
+    pairs = sightings.select("candidate", "sample_id").unique(maintain_order=True)
+    rows = pairs["candidate"].to_numpy()
+    columns = np.array([column[s] for s in pairs["sample_id"]], np.int64)
+    shown = sparse.csr_matrix((np.ones(len(rows), bool), (rows, columns)), (len(candidates), len(sample_ids)))
+    return Sighting(*(candidates[name].to_list() for name in ("phrase", "kind", "source")), shown)
+
+
+def _named(candidates: pl.DataFrame, owner: np.ndarray, attributes: pl.DataFrame) -> pl.DataFrame:
+    """Returns per candidate the cue it belongs to: its words, its sources, and the classes it was proposed for."""
+    proposed = attributes.group_by("phrase", "kind").agg(pl.col("label").unique())
+    members = candidates.join(proposed, on=["phrase", "kind"], how="left", maintain_order="left")
+    rows = members.rows(named=True)
+    named = []
+    for row, leader in zip(rows, owner.tolist(), strict=True):
+        mine = [other for other, at in zip(rows, owner.tolist(), strict=True) if at == leader]
+        # A cluster was proposed for no class in particular: its cue is tried against every class.
+        for_all = any(other["source"] == "cluster" for other in mine)
+        labels = [] if for_all else sorted({label for other in mine for label in other["label"]})
+        first = rows[leader]
+        named.append(
+            {
+                "candidate": row["candidate"],
+                "cue_id": cue_id(first["phrase"], first["kind"]),
+                "cue_phrase": first["phrase"],
+                "cue_kind": first["kind"],
+                "cue_source": "+".join(sorted({other["source"] for other in mine})),
+                "labels": labels,
+                "phrases": sorted({other["phrase"] for other in mine}),
+            }
+        )
+    schema = {"candidate": candidates["candidate"].dtype, "labels": pl.List(pl.String), "phrases": pl.List(pl.String)}
+    return pl.from_dicts(named, schema_overrides=schema)
+
+
+def _cues(sightings: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """Groups sightings by the cue they belong to: one row per cue and photo, its regions united."""
+    return (
+        sightings.drop("phrase", "kind", "source")
+        .join(named, on="candidate", maintain_order="left")
+        .group_by("cue_id", "sample_id", maintain_order=True)
+        .agg(
+            pl.col("cue_phrase").first().alias("phrase"),
+            pl.col("cue_kind").first().alias("kind"),
+            pl.col("cue_source").first().alias("source"),
+            pl.col("labels").first(),
+            pl.col("phrases").first(),
+            pl.col("score").max(),
+            pl.col("region_id").unique(maintain_order=True).alias("region_ids"),
+        )
+        .sort("cue_id", "sample_id")
+    )
+
+
+STAGE = Stage(
+    name="presence",
+    table="presences",
+    inputs=("samples", "attributes", "regions", "clusters"),
+    config=lambda config: (config.presence,),
+    work=_work,
+)
