@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import polars as pl
 
@@ -20,6 +21,8 @@ from discovery.schema import WHOLE_IMAGE_KINDS
 from discovery.stats import logit
 
 BOX = ["x0", "y0", "x1", "y1"]
+RIM = np.ones((7, 7), np.uint8)
+"""Three pixels around a cue in the view are removed with it."""
 OBJECT = ["object_x0", "object_y0", "object_x1", "object_y1"]
 
 
@@ -251,7 +254,8 @@ class _Shard:
         for region in (self._regions[region_id] for region_id in region_ids):
             box = np.array([np.nan if region[name] is None else region[name] for name in BOX], np.float32)
             mask |= draw_mask(box, region["mask_rle"], size, shape, field=field)
-        return mask
+        # What borders on a cue is mixed with it (smoothing, JPEG): a rim left behind would still show its shape.
+        return cv2.dilate(mask.astype(np.uint8), RIM).astype(bool)
 
     def _donors(self, cue: dict, number: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         key = (cue["label"], cue["cue_id"])

@@ -39,7 +39,7 @@ class ModelConfig(_Part):
     kind: Literal["probe", "torch", "python"] = "probe"
     backbone: str = Field("efficientnet_lite0", description="probe: an encoder by name")
     inverse_regularisation: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="probe: C of the logistic regression"
+        0.01, description="probe: C of the logistic regression"
     )
     path: str | None = Field(None, description="torch: a TorchScript (.pt) or torch.export (.pt2) file")
     callable: str | None = Field(None, description="python: 'package.module:callable', images → probabilities")
@@ -72,7 +72,6 @@ class DetectConfig(_Part):
     """How a phrase becomes regions."""
 
     box_detector: str = Field("conse", description="detector for objects, backgrounds and textures")
-    text_frac: Fraction = Field(1.0, description="share of images that are searched for text (slow on a CPU)")
     conse_floor: float = Field(1.5, description="conse: windows below this score are not written")
     text_min_score: Fraction = Field(0.5, description="text: confidence below which a box is not written")
 

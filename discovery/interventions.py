@@ -6,6 +6,7 @@ changes. Views are (h, w, 3) uint8, masks (h, w) bool.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -35,10 +36,9 @@ class Pair:
 
 def fill_mean(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Fills a region with the mean colour of what is outside it."""
-    filled = view.copy()
-    outside = view[~mask]
-    filled[mask] = (outside if len(outside) else view.reshape(-1, 3)).mean(axis=0).round().astype(np.uint8)
-    return filled
+    outside = (~mask).astype(np.uint8)
+    mean = cv2.mean(view, mask=outside if not mask.all() else None)[:3]
+    return _paint(view, mask, np.broadcast_to(np.array(mean, np.float32), view.shape))
 
 
 def fill_blur(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -46,23 +46,49 @@ def fill_blur(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     What is inside the region has no part in it, so a red sticker leaves no red haze.
     """
-    height, width = mask.shape
     keep = (~mask).astype(np.float32)
-    weighted = view.astype(np.float32) * keep[..., None]
-    colour = None
-    for side in FILL_LEVELS_PX:
-        weight = cv2.resize(keep, (side, side), interpolation=cv2.INTER_AREA)
-        total = cv2.resize(weighted, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, 3)
-        weight = weight.reshape(side, side, 1)
-        if colour is None:
-            colour = total / np.maximum(weight, 1e-6)
-            continue
-        coarse = cv2.resize(colour, (side, side), interpolation=cv2.INTER_LINEAR).reshape(side, side, 3)
-        colour = (total + 0.02 * coarse) / (weight + 0.02)
-    smooth = cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR)
+    side = FILL_LEVELS_PX[-1]
+    outside = np.where(mask[..., None], np.uint8(0), view).astype(np.float32)
+    total = cv2.resize(outside, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, 3)
+    weight = cv2.resize(keep, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, 1)
+    if not weight.any():
+        total, weight = total + view.reshape(-1, 3).mean(axis=0), weight + 1
+    colour = _pull(total, weight)
+    height, width = mask.shape
+    return _paint(view, mask, cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _paint(view: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Paints (h, w, 3) colours into a region, with the grain of what is outside it.
+
+    A patch smoother than its photo is a mark of its own, which models react to. Grain is the robust spread
+    (median absolute deviation) of pixels around their 3×3 mean: film grain and sensor noise, not edges.
+    """
+    spread = cv2.absdiff(view, cv2.blur(view, (3, 3)))[::3, ::3][~mask[::3, ::3]]
+    grain = np.median(spread, axis=0) / 0.6745 if len(spread) else np.zeros(3)
     filled = view.copy()
-    filled[mask] = np.clip(smooth[mask] + 0.5, 0, 255).astype(np.uint8)
+    noise = _noise(mask.shape)[mask] * grain.astype(np.float32)
+    filled[mask] = np.clip(colour[mask] + noise + 0.5, 0, 255).astype(np.uint8)
     return filled
+
+
+@lru_cache(maxsize=8)
+def _noise(shape: tuple[int, int]) -> np.ndarray:
+    """Returns one (h, w, 3) standard normal field per size: the same for a removal and its control."""
+    return np.random.default_rng(0).standard_normal((*shape, 3), np.float32)
+
+
+def _pull(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns the (28, 28, 3) colours of cells: their own average, or where little is known that of coarser cells."""
+    colour = np.zeros((1, 1, 3), np.float32)
+    for side in FILL_LEVELS_PX:
+        step = FILL_LEVELS_PX[-1] // side
+        cells = total.reshape(side, step, side, step, 3).mean(axis=(1, 3))
+        known = weight.reshape(side, step, side, step, 1).mean(axis=(1, 3))
+        coarse = cv2.resize(colour, (side, side), interpolation=cv2.INTER_LINEAR).reshape(side, side, 3)
+        trust = 0.02 if side > 1 else 0.0
+        colour = (cells + trust * coarse) / np.maximum(known + trust, 1e-6)
+    return colour
 
 
 FILLS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"blur": fill_blur, "mean": fill_mean}
@@ -71,8 +97,8 @@ FILLS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"blur": fill
 def control_mask(mask: np.ndarray, forbidden: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     """Returns a region of equal area elsewhere in the same view, or None when there is no room.
 
-    The region is the mask moved to a random place where it touches nothing forbidden; where its shape fits nowhere, a
-    compact patch of the free pixels with the same area.
+    The region is the mask moved to a random place where it touches nothing forbidden. A frame along all sides fits
+    nowhere: its control is the next frame inward. For any other shape without room it is a compact patch of equal area.
 
     Args:
         mask: the cue.
@@ -83,6 +109,8 @@ def control_mask(mask: np.ndarray, forbidden: np.ndarray, rng: np.random.Generat
     free = ~(forbidden | mask)
     if area == 0 or free.sum() < area:
         return None
+    if mask[0].any() and mask[-1].any() and mask[:, 0].any() and mask[:, -1].any():
+        return _nearest(free, cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3), area)
     moved = _moved(mask, ~free, rng)
     return moved if moved is not None else _patch(free, area, rng)
 
@@ -170,11 +198,16 @@ def _patch(free: np.ndarray, area: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the `area` free pixels that lie nearest to a random free pixel."""
     rows, columns = np.nonzero(free)
     seed = rng.integers(len(rows))
-    distance = (rows - rows[seed]) ** 2 + (columns - columns[seed]) ** 2
-    nearest = np.argpartition(distance, area - 1)[:area]
-    patch = np.zeros_like(free)
-    patch[rows[nearest], columns[nearest]] = True
-    return patch
+    y, x = np.ogrid[: free.shape[0], : free.shape[1]]
+    return _nearest(free, (y - rows[seed]) ** 2 + (x - columns[seed]) ** 2, area)
+
+
+def _nearest(free: np.ndarray, distance: np.ndarray, area: int) -> np.ndarray:
+    """Returns the `area` free pixels of least distance."""
+    places = np.flatnonzero(free)
+    picked = np.zeros(free.size, bool)
+    picked[places[np.argpartition(distance.reshape(-1)[places], area - 1)[:area]]] = True
+    return picked.reshape(free.shape)
 
 
 def _recolour(pixels: np.ndarray) -> np.ndarray:

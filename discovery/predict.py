@@ -1,28 +1,43 @@
 """Samples × classifier → `predictions` of the audited photos."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from discovery.backends.classifier import Classifier, head_of, load_classifier
-from discovery.images import decode_batches
+from discovery.config import RunConfig
+from discovery.images import map_ahead, read_image
 from discovery.run import Run, Stage
 
 
-def predict(batches: Iterable[Sequence[np.ndarray]], classifier: Classifier) -> np.ndarray:
-    """Predicts batches of decoded photos.
+def predict(views: Iterable[np.ndarray], classifier: Classifier, batch_size: int) -> np.ndarray:
+    """Predicts views in batches.
 
     Args:
-        batches: of (H, W, 3) uint8 RGB images.
+        views: what the model sees of each photo, (h, w, 3) uint8 (see `Classifier.view`).
         classifier: the model under audit.
+        batch_size: views per forward pass.
 
     Returns:
         (n, c) float64 probabilities, in order.
     """
-    answers = [classifier.predict([classifier.view(image) for image in batch]) for batch in batches]
+    waiting = iter(views)
+    answers = []
+    while batch := list(islice(waiting, batch_size)):
+        answers.append(classifier.predict(batch))
     return np.concatenate(answers) if answers else np.empty((0, len(classifier.classes)))
+
+
+def read_views(paths: Sequence[Path], classifier: Classifier, config: RunConfig) -> Iterator[np.ndarray]:
+    """Decodes photos into views in the background, while the model computes."""
+
+    def view(path: Path) -> np.ndarray:
+        return classifier.view(read_image(path, max_pixels=config.dataset.max_pixels))
+
+    return map_ahead(view, paths, ahead=2 * config.compute.batch_size)
 
 
 def _work(run: Run, shard: int | None) -> pl.DataFrame:
@@ -30,8 +45,8 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
     classifier = load_classifier(config.model, config.compute, head_of(run.read("heads")))
     samples = run.read("samples", shard=shard).filter("audit")
     paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
-    batches = decode_batches(paths, config.compute.batch_size, max_pixels=config.dataset.max_pixels)
-    return _frame(samples, predict(batches, classifier), classifier.classes)
+    probs = predict(read_views(paths, classifier, config), classifier, config.compute.batch_size)
+    return _frame(samples, probs, classifier.classes)
 
 
 def _frame(samples: pl.DataFrame, probs: np.ndarray, classes: tuple[str, ...]) -> pl.DataFrame:

@@ -12,8 +12,12 @@ from discovery.config import PresenceConfig
 from discovery.run import Run, Stage, frame_of
 
 MERGED_KINDS = ("object", "background", "texture")
-"""Kinds whose phrases are matched by meaning. "red circle" and "blue circle" are near in any text encoder, so computed
-kinds are matched by their exact words alone."""
+"""Kinds whose phrases are matched by meaning, unless they were computed."""
+COMPUTED = ("appearance", "text")
+"""Detectors whose phrases mean just what they say: "red circle" and "blue circle" are near in any text encoder."""
+
+SOURCES = ("computed", "attribute", "cluster")
+SHOWN = {"computed": "attribute", "attribute": "attribute", "cluster": "cluster"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Sighting:
     Attributes:
         phrase: n phrases.
         kind: n kinds.
-        source: n of "attribute" or "cluster".
+        source: n of "computed" (an attribute with sharp regions), "attribute" or "cluster".
         shown: (n, photos) sparse bool.
     """
 
@@ -47,17 +51,18 @@ def merge(seen: Sighting, embeddings: np.ndarray, config: PresenceConfig) -> np.
     """
     n = len(seen.phrase)
     counts = np.asarray(seen.shown.sum(axis=1)).ravel()
-    named = np.array([kind in MERGED_KINDS for kind in seen.kind])
+    by_meaning = [k in MERGED_KINDS and s != "computed" for k, s in zip(seen.kind, seen.source, strict=True)]
+    named = np.array(by_meaning)
     words = np.array([f"{kind}:{phrase}" for phrase, kind in zip(seen.phrase, seen.kind, strict=True)])
     similarity, phi = embeddings @ embeddings.T, _phi(seen.shown)
     related = (similarity >= config.related_similarity) & (phi >= config.related_phi)
     alike = named[:, None] & named[None, :] & ((similarity >= config.merge_similarity) | related)
-    from_cluster = np.array([source == "cluster" for source in seen.source])
-    repeats = from_cluster[None, :] & (phi >= config.merge_phi)
+    standing = np.array([SOURCES.index(source) for source in seen.source])
+    repeats = (standing == SOURCES.index("cluster"))[None, :] & (phi >= config.merge_phi)
     joins = (words[:, None] == words[None, :]) | alike | repeats
     owner = np.full(n, -1)
-    # An attribute names a cue before a cluster does: its words were asked for.
-    for leader in np.lexsort((seen.phrase, -counts, from_cluster)):
+    # What was computed names a cue before what was guessed, and what was asked for before a cluster.
+    for leader in np.lexsort((seen.phrase, -counts, standing)):
         if owner[leader] < 0:
             owner[(owner < 0) & joins[leader]] = leader
             owner[leader] = leader
@@ -106,7 +111,8 @@ def _from_attributes(run: Run, config: PresenceConfig) -> pl.DataFrame:
         for part in run.scan("regions", columns)
     ]
     found = pl.concat(parts).join(attributes, on="attribute_id", maintain_order="left")
-    return found.select("phrase", "kind", pl.lit("attribute").alias("source"), "sample_id", "region_id", "score")
+    computed = pl.when(pl.col("detector").is_in(COMPUTED)).then(pl.lit("computed")).otherwise(pl.lit("attribute"))
+    return found.select("phrase", "kind", computed.alias("source"), "sample_id", "region_id", "score")
 
 
 def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> pl.DataFrame:
@@ -141,17 +147,19 @@ def _named(candidates: pl.DataFrame, owner: np.ndarray, attributes: pl.DataFrame
     named = []
     for row, leader in zip(rows, owner.tolist(), strict=True):
         mine = [other for other, at in zip(rows, owner.tolist(), strict=True) if at == leader]
-        # A cluster was proposed for no class in particular: its cue is tried against every class.
-        for_all = any(other["source"] == "cluster" for other in mine)
-        labels = [] if for_all else sorted({label for other in mine for label in other["label"]})
         first = rows[leader]
+        # A cluster was proposed for no class in particular: its cue is tried against every class.
+        for_all = first["source"] != "computed" and any(other["source"] == "cluster" for other in mine)
+        labels = [] if for_all else sorted({label for other in mine for label in other["label"] or ()})
         named.append(
             {
                 "candidate": row["candidate"],
                 "cue_id": cue_id(first["phrase"], first["kind"]),
                 "cue_phrase": first["phrase"],
                 "cue_kind": first["kind"],
-                "cue_source": "+".join(sorted({other["source"] for other in mine})),
+                "cue_source": "+".join(sorted({SHOWN[other["source"]] for other in mine})),
+                # A coarse cluster that repeats a computed cue confirms it, and would only blur its regions.
+                "counts": first["source"] != "computed" or row["source"] == "computed",
                 "labels": labels,
                 "phrases": sorted({other["phrase"] for other in mine}),
             }
@@ -165,6 +173,7 @@ def _cues(sightings: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     return (
         sightings.drop("phrase", "kind", "source")
         .join(named, on="candidate", maintain_order="left")
+        .filter("counts")
         .group_by("cue_id", "sample_id", maintain_order=True)
         .agg(
             pl.col("cue_phrase").first().alias("phrase"),

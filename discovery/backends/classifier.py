@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,7 +235,9 @@ def _load_torch(path: Path, device):
     try:
         if path.suffix == ".pt2":
             return torch.export.load(path).module().to(device)
-        return torch.jit.load(path, map_location=device).eval()
+        with warnings.catch_warnings():  # TorchScript is deprecated, and users still have such files
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.*", category=FutureWarning)
+            return torch.jit.load(path, map_location=device).eval()
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise BackendError(
             f"{path} is neither TorchScript nor torch.export ({str(error).splitlines()[0]}); "

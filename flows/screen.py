@@ -1,0 +1,117 @@
+"""Progress, rankings and a user's mistakes → what a person reads on a terminal."""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from discovery.corridor import Progress
+    from discovery.grade import Grade
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A progress callback for nobody."""
+
+
+ONLOOKER: "ContextVar[Progress]" = ContextVar("onlooker", default=silent)
+"""Who is told how far a flow is: a parameter of the flow would have to be JSON, a global of its module be pickled."""
+
+
+def onlooker() -> "Progress":
+    """Returns the progress callback of this run."""
+    return ONLOOKER.get()
+
+
+@contextmanager
+def progress_bars(*, quiet: bool = False) -> "Iterator[Progress]":
+    """Yields a progress callback that draws one bar per stage on a terminal, and nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield silent
+        return
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("parts"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        rows: dict[str, Any] = {}
+
+        def draw(stage: str, done: int, total: int) -> None:
+            if stage not in rows:
+                rows[stage] = bars.add_task(stage, total=max(total, 1))
+            bars.update(rows[stage], total=max(total, 1), completed=done if total else 1)
+
+        yield draw
+
+
+def ranking(cues: "pl.DataFrame", *, per_class: int) -> "Table":
+    """Returns the first cues of every class as a table: verdict, effect with its interval, q-value."""
+    from rich.table import Table
+
+    table = Table("class", "rank", "cue", "kind", "verdict", "effect [interval]", "q", title="Cues")
+    for name, rows in cues.sort("label", "rank").group_by("label", maintain_order=True):
+        for row in rows.head(per_class).iter_rows(named=True):
+            spread = f"{number(row['effect'])} [{number(row['effect_low'])}, {number(row['effect_high'])}]"
+            first = str(name[0]) if row["rank"] == rows["rank"][0] else ""
+            cells = (first, str(row["rank"]), row["phrase"], row["kind"], row["verdict"], spread)
+            table.add_row(*map(_escape, cells), number(row["q_value"], signed=False))
+        table.add_section()
+    return table
+
+
+def grading(grade: "Grade") -> "list[RenderableType]":
+    """Returns what was planted and what became of it, what was wrongly reported, and both in one line."""
+    from rich.table import Table
+
+    planted = Table("planted", "kind", "role", "class", "V", "found", "reported as", "verdict", title="Planted")
+    for row in grade.plants:
+        right = row.found == (row.role == "cue")
+        found = ("yes" if row.found else "no") + ("" if right else " (wrong)")
+        cells = (row.phrase, row.kind, row.role, row.label or "–", number(row.cramers_v, signed=False), found)
+        planted.add_row(*map(_escape, (*cells, row.reported_as or "–", row.verdict or "–")))
+    parts: list[RenderableType] = [planted]
+    if grade.false_reports:
+        wrong = Table("class", "cue", "rank", "effect", "why it is wrong", title="Wrongly reported")
+        for label, phrase, rank, effect, why in grade.wrong.iter_rows():
+            wrong.add_row(_escape(label), _escape(phrase), str(rank), number(effect), _escape(why))
+        parts.append(wrong)
+    cues = grade.hits + grade.misses
+    others = len(grade.plants) - cues
+    parts.append(
+        f"found {grade.hits} of {cues} planted cues; {grade.quiet} of {others} decoys and unseen cues left alone; "
+        f"wrongly reported: {grade.false_reports}"
+    )
+    return parts
+
+
+def number(value: float | None, *, signed: bool = True) -> str:
+    """Writes a number for a person, a missing one as a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:+.3f}" if signed else f"{value:.3g}"
+
+
+def plain_rows(frame: "pl.DataFrame") -> list[dict[str, Any]]:
+    """Returns the rows as JSON can hold them: Python numbers, and None for NaN and infinity."""
+    return [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        for row in frame.iter_rows(named=True)
+    ]
+
+
+def slug(name: str) -> str:
+    """Returns a name in the lower-case letters, digits and dashes that Prefect takes as an artifact's key."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

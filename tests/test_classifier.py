@@ -1,0 +1,156 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from discovery.backends.classifier import CLASSIFIERS, Head, check_probs, load_classifier, probe_view
+from discovery.config import ComputeConfig, ModelConfig
+from discovery.errors import BackendError, ConfigError
+
+COMPUTE = ComputeConfig(device="cpu")
+HEAD = Head(("cat", "dog", "owl"))
+
+
+class Tiny(torch.nn.Module):
+    """Three logits from the mean of each channel."""
+
+    def forward(self, x):
+        return x.mean(dim=(2, 3)) * 3
+
+
+def images(n: int = 4, sizes=((40, 60), (33, 31))) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (*sizes[i % len(sizes)], 3), dtype=np.uint8) for i in range(n)]
+
+
+@pytest.fixture
+def exported(tmp_path):
+    path = tmp_path / "tiny.pt2"
+    batch = torch.export.Dim("batch", min=1, max=512)
+    program = torch.export.export(Tiny().eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes={"x": {0: batch}})
+    torch.export.save(program, path)
+    return path
+
+
+@pytest.fixture
+def scripted(tmp_path, recwarn):
+    path = tmp_path / "tiny.pt"
+    torch.jit.script(Tiny()).save(path)
+    recwarn.clear()
+    return path
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes a user's module and returns its name."""
+
+    def write(body: str) -> str:
+        (tmp_path / "my_model.py").write_text(f"import numpy as np\n{body}\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        sys.modules.pop("my_model", None)
+        return "my_model:predict"
+
+    yield write
+    sys.modules.pop("my_model", None)
+
+
+def python_model(module, body: str):
+    return load_classifier(ModelConfig(kind="python", callable=module(body)), COMPUTE, HEAD)
+
+
+@pytest.fixture(params=sorted(CLASSIFIERS))
+def classifier(request, exported, module):
+    if request.param == "torch":
+        config = ModelConfig(kind="torch", path=str(exported), input_px=32)
+        return load_classifier(config, COMPUTE, HEAD)
+    if request.param == "python":
+        return python_model(module, "def predict(images):\n    return np.full((len(images), 3), 1 / 3)")
+    rng = np.random.default_rng(0)
+    head = Head(HEAD.classes, rng.normal(size=(3, 1280)), np.zeros(3))
+    return load_classifier(ModelConfig(), COMPUTE, head)
+
+
+def test_every_model_gives_probabilities_in_order_for_any_size(classifier):
+    views = [classifier.view(image) for image in images()]
+    probs = classifier.predict(views)
+    assert probs.shape == (4, 3)
+    assert probs.dtype == np.float64
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(classifier.predict(views[::-1]), probs[::-1], atol=1e-5)
+    np.testing.assert_allclose(classifier.predict(views[:1]), probs[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3)])
+def test_every_model_takes_odd_sizes(classifier, shape):
+    view = classifier.view(np.zeros((*shape, 3), np.uint8))
+    assert np.isfinite(classifier.predict([view])).all()
+
+
+def test_a_view_is_the_field_of_its_image(classifier):
+    image = np.zeros((60, 100, 3), np.uint8)
+    x0, y0, x1, y1 = classifier.field(60, 100)
+    assert 0 <= x0 < x1 <= 100
+    assert 0 <= y0 < y1 <= 60
+    # A bright block inside the field is in the view; one outside it is not.
+    image[int(y0) : int(y1), int((x0 + x1) / 2) :] = 255
+    assert classifier.view(image).mean() == pytest.approx(127, abs=12)
+
+
+def test_torchscript_and_export_files_agree(scripted, exported):
+    one, two = (
+        load_classifier(ModelConfig(kind="torch", path=str(path), input_px=32), COMPUTE, HEAD)
+        for path in (scripted, exported)
+    )
+    views = [one.view(image) for image in images()]
+    np.testing.assert_allclose(one.predict(views), two.predict(views), atol=1e-6)
+
+
+def test_a_probe_crops_a_sixteenth_from_each_side():
+    view = probe_view(ModelConfig())
+    np.testing.assert_allclose(view.field(256, 256), [16, 16, 240, 240])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("np.full((len(images), 3), np.nan)", "NaN or infinity for 2 of 2 images"),
+        ("np.full((len(images), 2), 0.5)", r"shape \(2, 3\), got \(2, 2\)"),
+        ("np.full((1, 3), 1 / 3)", r"got \(1, 3\)"),
+        ("np.full((len(images), 3), 0.5)", "sum to 1, got 1.5"),
+        ("np.array([[2.0, -1.0, 0.0]] * len(images))", "probabilities that sum to 1"),
+        ("['cat'] * len(images)", "array of numbers"),
+        ("None", "the model must return"),
+    ],
+)
+def test_a_model_that_answers_wrongly_is_one_clear_line(module, answer, said):
+    model = python_model(module, f"def predict(images):\n    return {answer}")
+    with pytest.raises(BackendError, match=said) as caught:
+        model.predict(images(2))
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_declared_as_probabilities_are_refused(exported):
+    config = ModelConfig(kind="torch", path=str(exported), input_px=32, outputs="probs")
+    model = load_classifier(config, COMPUTE, HEAD)
+    with pytest.raises(BackendError, match="sum to 1"):
+        model.predict([model.view(image) for image in images(2)])
+
+
+@pytest.mark.parametrize("name", ["my_model", "nowhere:predict", "my_model:missing", "my_model:np"])
+def test_a_callable_that_is_none_is_one_clear_line(module, name):
+    module("")
+    with pytest.raises((BackendError, ConfigError), match=r"model\.callable"):
+        load_classifier(ModelConfig(kind="python", callable=name), COMPUTE, HEAD)
+
+
+def test_a_missing_or_foreign_model_file_is_one_clear_line(tmp_path):
+    (tmp_path / "notes.pt").write_text("not a model")
+    for name, said in (("none.pt", "no model file"), ("notes.pt", "neither TorchScript nor torch.export")):
+        with pytest.raises(BackendError, match=said):
+            load_classifier(ModelConfig(kind="torch", path=str(tmp_path / name)), COMPUTE, HEAD)
+
+
+def test_check_probs_takes_what_sums_to_one_within_rounding():
+    assert check_probs([[0.3333, 0.3333, 0.3333]], 1, HEAD.classes).shape == (1, 3)
