@@ -29,18 +29,20 @@ class Sighting:
         kind: n kinds.
         source: n of "computed" (an attribute with sharp regions), "attribute" or "cluster".
         shown: (n, photos) sparse bool.
+        strength: (n,) sum over photos of the best score of a region: a cue is named by its strongest phrase.
     """
 
     phrase: list[str]
     kind: list[str]
     source: list[str]
     shown: sparse.csr_matrix
+    strength: np.ndarray
 
 
 def merge(seen: Sighting, embeddings: np.ndarray, config: PresenceConfig) -> np.ndarray:
     """Returns (n,) int: for each candidate the index of the candidate whose cue it joins.
 
-    Candidates are taken from the most often seen one on; each takes in synonyms (phrases at least `merge_similarity`
+    Candidates are taken from the strongest one on; each takes in synonyms (phrases at least `merge_similarity`
     alike), phrases of related meaning that are seen in the same photos (`related_similarity` and `related_phi`), and
     clusters that repeat it whatever their name (`merge_phi`).
 
@@ -50,7 +52,6 @@ def merge(seen: Sighting, embeddings: np.ndarray, config: PresenceConfig) -> np.
         config: the thresholds.
     """
     n = len(seen.phrase)
-    counts = np.asarray(seen.shown.sum(axis=1)).ravel()
     by_meaning = [k in MERGED_KINDS and s != "computed" for k, s in zip(seen.kind, seen.source, strict=True)]
     named = np.array(by_meaning)
     words = np.array([f"{kind}:{phrase}" for phrase, kind in zip(seen.phrase, seen.kind, strict=True)])
@@ -62,7 +63,7 @@ def merge(seen: Sighting, embeddings: np.ndarray, config: PresenceConfig) -> np.
     joins = (words[:, None] == words[None, :]) | alike | repeats
     owner = np.full(n, -1)
     # What was computed names a cue before what was guessed, and what was asked for before a cluster.
-    for leader in np.lexsort((seen.phrase, -counts, standing)):
+    for leader in np.lexsort((seen.phrase, -seen.strength, standing)):
         if owner[leader] < 0:
             owner[(owner < 0) & joins[leader]] = leader
             owner[leader] = leader
@@ -116,10 +117,16 @@ def _from_attributes(run: Run, config: PresenceConfig) -> pl.DataFrame:
 
 
 def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> pl.DataFrame:
-    """Returns one row per region in a named cluster that is not too rare in every class."""
-    of_region = pl.concat(list(run.scan("regions", ["region_id", "sample_id"])))
+    """Returns one row per class-agnostic region in a named cluster that is not too rare in every class.
+
+    A detected region that falls into a cluster is the detector's cue already, and its outline is another one.
+    """
+    columns = ["region_id", "sample_id", "attribute_id"]
+    parts = [part.filter(pl.col("attribute_id").is_null()) for part in run.scan("regions", columns)]
+    of_region = pl.concat(parts).drop("attribute_id")
     found = run.read("clusters", columns=["region_id", "distance", "phrase", "kind"])
-    found = found.filter(pl.col("phrase").is_not_null()).join(of_region, on="region_id", maintain_order="left")
+    found = found.filter(pl.col("phrase").is_not_null())
+    found = found.join(of_region, on="region_id", maintain_order="left")
     sizes = samples.group_by("label").len("n_class")
     shares = (
         found.select("phrase", "sample_id").unique().join(samples, on="sample_id").group_by("phrase", "label").len("n")
@@ -132,11 +139,12 @@ def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> p
 
 def _sighting(candidates: pl.DataFrame, sightings: pl.DataFrame, sample_ids: pl.Series) -> Sighting:
     column = dict(zip(sample_ids, range(len(sample_ids)), strict=True))
-    pairs = sightings.select("candidate", "sample_id").unique(maintain_order=True)
+    pairs = sightings.group_by("candidate", "sample_id", maintain_order=True).agg(pl.col("score").max())
     rows = pairs["candidate"].to_numpy()
     columns = np.array([column[s] for s in pairs["sample_id"]], np.int64)
     shown = sparse.csr_matrix((np.ones(len(rows), bool), (rows, columns)), (len(candidates), len(sample_ids)))
-    return Sighting(*(candidates[name].to_list() for name in ("phrase", "kind", "source")), shown)
+    strength = np.bincount(rows, pairs["score"].to_numpy(), len(candidates))
+    return Sighting(*(candidates[name].to_list() for name in ("phrase", "kind", "source")), shown, strength)
 
 
 def _named(candidates: pl.DataFrame, owner: np.ndarray, attributes: pl.DataFrame) -> pl.DataFrame:

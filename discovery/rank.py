@@ -132,7 +132,7 @@ def _used(row: dict, config: RankConfig) -> tuple[bool, str]:
     if row["screened"]:
         return False, "its tie is too weak for ablation to be tried"
     if not row["q_used"] <= config.level:
-        return False, f"removing it does no more than removing a control (net effect {row['effect']:+.3f})"
+        return False, f"removing it was not shown to do more than a control (net effect {row['effect']:+.3f})"
     if abs(row["effect"]) < config.min_effect:
         return False, f"its net effect {row['effect']:+.3f} is under the smallest that counts, {config.min_effect}"
     if row["effect_low"] <= 0 <= row["effect_high"]:

@@ -15,14 +15,14 @@ def sighting(rows: list[tuple[str, str, str, list[int]]], photos: int = 10) -> S
     shown = np.zeros((len(rows), photos), bool)
     for i, row in enumerate(rows):
         shown[i, row[3]] = True
-    return Sighting(*([row[k] for row in rows] for k in range(3)), sparse.csr_matrix(shown))
+    return Sighting(*([row[k] for row in rows] for k in range(3)), sparse.csr_matrix(shown), shown.sum(axis=1) * 1.0)
 
 
 def apart(n: int) -> np.ndarray:
     return np.eye(n, dtype=np.float32)
 
 
-def test_synonyms_become_the_one_seen_most_often():
+def test_synonyms_become_the_strongest_of_them():
     seen = sighting([("rock face", "background", "attribute", [0]), ("cliff", "background", "attribute", [1, 2, 3])])
     assert merge(seen, np.ones((2, 1), np.float32), CONFIG).tolist() == [1, 1]
 
