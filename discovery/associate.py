@@ -1,19 +1,23 @@
 """Predictions + presences → `associations`: the observational evidence, per class and cue."""
 
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
+from discovery.adjusted import Setting, adjusted_gaps
 from discovery.backends.detector import Phrase
 from discovery.backends.text import load_text
 from discovery.config import AssociateConfig
 from discovery.run import Run, Stage, frame_of
-from discovery.stats import NOTHING, Bias, Estimate, detectable_gap, gap, presence_bias, table_p
+from discovery.stats import Estimate, detectable_gap, extreme_gap, gap, max_t_p, presence_bias, table_p
 from discovery.vocabulary import core_reasons, read_vocabulary
 
 CUE = ("cue_id", "phrase", "kind", "source")
+ADJUSTED = ("gap_adjusted", "gap_adjusted_low", "gap_adjusted_high", "gap_adjusted_p")
 
 
 @dataclass(frozen=True)
@@ -25,42 +29,68 @@ class Photos:
         tied: (n,) bool, those in which the tie of cue and class is measured (the training split).
         audit: (n,) bool, those with a prediction.
         predicted: (n,) str, empty where not audited.
+        split: (n,) str.
+        pixels: (n,) sizes.
     """
 
     label: np.ndarray
     tied: np.ndarray
     audit: np.ndarray
     predicted: np.ndarray
+    split: np.ndarray
+    pixels: np.ndarray
 
 
-def associate(shown: np.ndarray, photos: Photos, label: str, config: AssociateConfig) -> dict[str, float]:
-    """Measures one cue against one class.
+def associate(
+    shown: sparse.csr_matrix, photos: Photos, label: str, config: AssociateConfig, rng: np.random.Generator
+) -> list[dict[str, float | None]]:
+    """Measures all cues that are tried in one class: some of the numbers depend on what else was tried there.
 
     Args:
-        shown: (n,) bool, presence of the cue.
+        shown: (cues, n); a stored entry says that the photo shows the cue, its value is the cue's score there.
         photos: labels and predictions of the same photos.
         label: the class.
-        config: confidence and power of what is stated.
+        config: confidence, power, permutations, and what a gap is adjusted for.
+        rng: of the permutations and the folds.
 
     Returns:
-        The numbers of one row of `associations`.
+        For each cue the numbers of its row of `associations`.
     """
+    present = sparse.csr_matrix((np.ones(shown.nnz, np.float32), shown.indices, shown.indptr), shown.shape)
     own = photos.label == label
-    tied = photos.tied
-    bias = presence_bias(*_counts(shown, own & tied), *_counts(shown, ~own & tied))
     right = photos.predicted == photos.label
     called = photos.predicted == label
-    within = _contrast(shown, right, own & photos.audit, config.confidence)
-    across = _contrast(shown, called, ~own & photos.audit, config.confidence)
+    audited, others = own & photos.audit, ~own & photos.audit
+    among = [own & photos.tied, ~own & photos.tied, audited, audited & right, others, others & called]
+    columns = np.stack(among, axis=1).astype(np.float64)
+    totals = columns.sum(axis=0).astype(int).tolist()
+    counts = np.rint(present @ columns).astype(int).tolist()
+    within = _within(present[:, audited], shown[:, audited], _setting(photos, audited), config, rng)
+    return [_row(with_cue, totals, config) | more for with_cue, more in zip(counts, within, strict=True)]
+
+
+def _row(with_cue: list[int], totals: list[int], config: AssociateConfig) -> dict[str, float]:
+    """Returns what follows from counts alone: six of them among photos with the cue, and the same among all photos."""
+    own, rest, audited, right, others, called = with_cue
+    n_own, n_rest, n_audited, n_right, n_others, n_called = totals
+    bias = presence_bias(own, n_own, rest, n_rest)
+    within = _contrast(right, audited, n_right - right, n_audited - audited, config.confidence)
+    across = _contrast(called, others, n_called - called, n_others - others, config.confidence)
+    share = n_right / max(n_audited, 1)
     return {
-        **_support(shown, own, photos),
-        **_bias_columns(bias),
+        "n_with": own,
+        "n_without": n_own - own,
+        "prevalence": own / max(n_own, 1),
+        "prevalence_rest": rest / max(n_rest, 1),
+        "n_audit_with": audited,
+        "n_audit_without": n_audited - audited,
+        "bias_z": bias.z,
+        "cramers_v": bias.cramers_v,
+        "bias_p": bias.p,
         **within.columns("gap"),
         "accuracy_with": within.share_with,
         "accuracy_without": within.share_without,
-        "detectable_gap": detectable_gap(
-            within.n_with, within.n_without, within.share, 1 - config.confidence, config.power
-        ),
+        "detectable_gap": detectable_gap(audited, n_audited - audited, share, 1 - config.confidence, config.power),
         **across.columns("hallucination"),
     }
 
@@ -69,9 +99,6 @@ def associate(shown: np.ndarray, photos: Photos, label: str, config: AssociateCo
 class _Contrast:
     """A share of hits with the cue against without it."""
 
-    n_with: int
-    n_without: int
-    share: float
     share_with: float
     share_without: float
     gap: Estimate
@@ -82,59 +109,58 @@ class _Contrast:
         return {value: self.gap.value, f"{name}_low": self.gap.low, f"{name}_high": self.gap.high, f"{name}_p": self.p}
 
 
-def _contrast(shown: np.ndarray, hit: np.ndarray, among: np.ndarray, confidence: float) -> _Contrast:
-    n1, n0 = int((shown & among).sum()), int((~shown & among).sum())
-    k1, k0 = int((hit & shown & among).sum()), int((hit & ~shown & among).sum())
-    share = (k1 + k0) / max(n1 + n0, 1)
-    found = gap(k1, n1, k0, n0, confidence) if n1 and n0 else NOTHING
-    p = table_p(np.array([[k1, n1 - k1], [k0, n0 - k0]])) if n1 and n0 else 1.0
-    return _Contrast(n1, n0, share, k1 / n1 if n1 else np.nan, k0 / n0 if n0 else np.nan, found, p)
+def _contrast(k1: int, n1: int, k0: int, n0: int, confidence: float) -> _Contrast:
+    p = table_p(np.array([[k1, n1 - k1], [k0, n0 - k0]]))
+    return _Contrast(k1 / n1 if n1 else np.nan, k0 / n0 if n0 else np.nan, gap(k1, n1, k0, n0, confidence), p)
 
 
-def _counts(shown: np.ndarray, among: np.ndarray) -> tuple[int, int]:
-    return int((shown & among).sum()), int(among.sum())
+def _setting(photos: Photos, among: np.ndarray) -> Setting:
+    right = photos.predicted[among] == photos.label[among]
+    return Setting(right, photos.split[among], photos.pixels[among])
 
 
-def _support(shown: np.ndarray, own: np.ndarray, photos: Photos) -> dict[str, float]:
-    with_cue, n_own = _counts(shown, own & photos.tied)
-    rest_with, n_rest = _counts(shown, ~own & photos.tied)
-    return {
-        "n_with": with_cue,
-        "n_without": n_own - with_cue,
-        "prevalence": with_cue / max(n_own, 1),
-        "prevalence_rest": rest_with / max(n_rest, 1),
-        "n_audit_with": int((shown & own & photos.audit).sum()),
-        "n_audit_without": int((~shown & own & photos.audit).sum()),
-    }
-
-
-def _bias_columns(bias: Bias) -> dict[str, float]:
-    return {"bias_z": bias.z, "cramers_v": bias.cramers_v, "bias_p": bias.p}
+def _within(
+    present: sparse.csr_matrix,
+    score: sparse.csr_matrix,
+    photos: Setting,
+    config: AssociateConfig,
+    rng: np.random.Generator,
+) -> Iterator[dict[str, float | None]]:
+    """Yields per cue what needs the class's audited photos one by one: they are the columns of both matrices."""
+    with_cue = np.asarray(present.sum(axis=1)).ravel()
+    enough = np.minimum(with_cue, present.shape[1] - with_cue) >= config.min_group
+    p_maxt = np.full(len(enough), np.nan)
+    p_maxt[enough] = max_t_p(present[enough], photos.right, photos.split, config.permutations, rng)
+    adjusted = adjusted_gaps(present.toarray() > 0, photos, config, rng)
+    for cue, (p, found) in enumerate(zip(p_maxt.tolist(), adjusted, strict=True)):
+        columns = (found.value, found.low, found.high, found.p) if found else (None,) * 4
+        k_gap = extreme_gap(score[cue].toarray().ravel(), photos.right, config.k_spuriosity)
+        yield {
+            "gap_p_maxt": None if np.isnan(p) else p,
+            **dict(zip(ADJUSTED, columns, strict=True)),
+            "k_gap": None if np.isnan(k_gap) else k_gap,
+        }
 
 
 def _work(run: Run, _: int | None) -> pl.DataFrame:
-    samples = run.read("samples", columns=["sample_id", "split", "label", "audit"])
-    samples = samples.join(
+    columns = ["sample_id", "split", "label", "audit", "width_px", "height_px"]
+    samples = run.read("samples", columns=columns).join(
         run.read("predictions", columns=["sample_id", "predicted"]), on="sample_id", how="left", maintain_order="left"
     )
     photos = _photos(samples, run.config.dataset.fit_split)
-    presences = run.read("presences", columns=[*CUE, "labels", "phrases", "sample_id"])
+    presences = run.read("presences", columns=[*CUE, "labels", "phrases", "sample_id", "score"])
     cues = presences.unique("cue_id", maintain_order=True)
-    matrix = _matrix(presences, cues["cue_id"], samples["sample_id"])
+    shown = _matrix(presences, cues["cue_id"], samples["sample_id"])
     labels = sorted(set(photos.label))
     core = _core(run, cues, labels)
     rows = []
-    for index, cue in enumerate(cues.iter_rows(named=True)):
-        shown = matrix[index].toarray().ravel()
-        for label in labels:
-            if cue["labels"] and label not in cue["labels"]:
-                continue
-            named = {
-                "label": label,
-                **{name: cue[name] for name in CUE},
-                "core_reason": core.get((label, cue["cue_id"])),
-            }
-            rows.append(named | associate(shown, photos, label, run.config.associate))
+    for label in labels:
+        tried = [at for at, wanted in enumerate(cues["labels"].to_list()) if not wanted or label in wanted]
+        rng = np.random.default_rng([run.config.seed, zlib.crc32(label.encode())])
+        found = associate(shown[np.array(tried, np.int64)], photos, label, run.config.associate, rng)
+        for cue, numbers in zip(cues[tried].iter_rows(named=True), found, strict=True):
+            named = {name: cue[name] for name in CUE} | {"core_reason": core.get((label, cue["cue_id"]))}
+            rows.append({"label": label, **named, **numbers})
     return frame_of("associations", rows + _unseen(run, cues))
 
 
@@ -145,6 +171,8 @@ def _photos(samples: pl.DataFrame, fit_split: str) -> Photos:
         tied=in_split if in_split.any() else np.ones(len(samples), bool),
         audit=samples["predicted"].is_not_null().to_numpy(),
         predicted=samples["predicted"].fill_null("").to_numpy().astype(str),
+        split=samples["split"].to_numpy().astype(str),
+        pixels=(samples["width_px"].cast(pl.Int64) * samples["height_px"]).to_numpy(),
     )
 
 
@@ -153,7 +181,8 @@ def _matrix(presences: pl.DataFrame, cue_ids: pl.Series, sample_ids: pl.Series) 
     column = dict(zip(sample_ids, range(len(sample_ids)), strict=True))
     rows = np.array([row[c] for c in presences["cue_id"]], np.int64)
     columns = np.array([column[s] for s in presences["sample_id"]], np.int64)
-    return sparse.csr_matrix((np.ones(len(rows), bool), (rows, columns)), (len(cue_ids), len(sample_ids)))
+    scores = presences["score"].to_numpy()
+    return sparse.csr_matrix((scores, (rows, columns)), (len(cue_ids), len(sample_ids)))
 
 
 def _core(run: Run, cues: pl.DataFrame, labels: list[str]) -> dict[tuple[str, str], str]:

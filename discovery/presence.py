@@ -1,6 +1,7 @@
 """Regions + clusters → `presences`: which photo shows which cue, after synonyms and repeated clusters are merged."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from scipy import sparse
 from discovery.backends.text import load_text
 from discovery.config import PresenceConfig
 from discovery.run import Run, Stage, frame_of
+from discovery.thresholds import Threshold, thresholds
+
+_log = logging.getLogger(__name__)
 
 MERGED_KINDS = ("object", "background", "texture")
 """Kinds whose phrases are matched by meaning, unless they were computed."""
@@ -103,17 +107,37 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
 def _from_attributes(run: Run, config: PresenceConfig) -> pl.DataFrame:
     """Returns one row per region that shows an attribute: its score passes its detector's threshold."""
     attributes = run.read("attributes", columns=["attribute_id", "phrase", "kind"]).unique()
-    limits = pl.DataFrame({"detector": list(config.thresholds), "limit": list(config.thresholds.values())})
+    limits = _limits(run, config)
     columns = ["region_id", "sample_id", "attribute_id", "detector", "score"]
     parts = [
         part.filter(pl.col("attribute_id").is_not_null())
-        .join(limits, on="detector", how="left", maintain_order="left")
-        .filter(pl.col("score") >= pl.col("limit").fill_null(0.5))
+        .join(limits, on="detector", maintain_order="left")
+        .filter(pl.col("score") >= pl.col("threshold"))
         for part in run.scan("regions", columns)
     ]
     found = pl.concat(parts).join(attributes, on="attribute_id", maintain_order="left")
     computed = pl.when(pl.col("detector").is_in(COMPUTED)).then(pl.lit("computed")).otherwise(pl.lit("attribute"))
-    return found.select("phrase", "kind", computed.alias("source"), "sample_id", "region_id", "score")
+    return found.select("phrase", "kind", computed.alias("source"), "sample_id", "region_id", "score", "threshold")
+
+
+def _limits(run: Run, config: PresenceConfig) -> pl.DataFrame:
+    """Returns one row per detector: its name and its threshold."""
+    best = [
+        part.filter(pl.col("attribute_id").is_not_null())
+        .group_by("detector", "sample_id", "attribute_id", maintain_order=True)
+        .agg(pl.col("score").max())
+        .select("detector", "score")
+        for part in run.scan("regions", ["sample_id", "attribute_id", "detector", "score"])
+    ]
+    scores = {name: part["score"].to_numpy() for (name,), part in pl.concat(best).group_by("detector")}
+    found = thresholds(scores, config.thresholds, np.random.default_rng(run.config.seed))
+    _log.info("a photo shows a phrase from a score of: %s", ", ".join(_said(*item) for item in found.items()))
+    rows = {"detector": list(found), "threshold": [threshold.value for threshold in found.values()]}
+    return pl.DataFrame(rows, schema={"detector": pl.String, "threshold": pl.Float64})
+
+
+def _said(detector: str, threshold: Threshold) -> str:
+    return f"{detector} {threshold.value:g} ({threshold.origin})"
 
 
 def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> pl.DataFrame:
@@ -133,8 +157,8 @@ def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> p
     )
     common = shares.join(sizes, on="label").filter(pl.col("n") / pl.col("n_class") >= config.min_cluster_share)
     found = found.join(common.select("phrase").unique(), on="phrase", how="semi", maintain_order="left")
-    score = (1 - pl.col("distance")).alias("score")
-    return found.select("phrase", "kind", pl.lit("cluster").alias("source"), "sample_id", "region_id", score)
+    score, limit = (1 - pl.col("distance")).alias("score"), pl.lit(None, pl.Float64).alias("threshold")
+    return found.select("phrase", "kind", pl.lit("cluster").alias("source"), "sample_id", "region_id", score, limit)
 
 
 def _sighting(candidates: pl.DataFrame, sightings: pl.DataFrame, sample_ids: pl.Series) -> Sighting:
@@ -190,6 +214,7 @@ def _cues(sightings: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
             pl.col("labels").first(),
             pl.col("phrases").first(),
             pl.col("score").max(),
+            pl.col("threshold").max(),
             pl.col("region_id").unique(maintain_order=True).alias("region_ids"),
         )
         .sort("cue_id", "sample_id")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
+from scipy.special import gammaln, ndtri
 
 PROB_FLOOR = 1e-6
 """Probabilities are clipped to [floor, 1 - floor] before log-odds are taken: |logit| ≤ 13.8."""
@@ -31,8 +32,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     """Returns a proportion with its Wilson score interval (Wilson 1927)."""
     if n == 0:
         return NOTHING
-    interval = stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
-    return Estimate(successes / n, interval.low, interval.high)
+    z, share = -ndtri((1 - confidence) / 2), successes / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    # At 0 and n the bound is the share itself; rounding must not push it past.
+    return Estimate(share, float(min(middle - reach, share)), float(max(middle + reach, share)))
 
 
 def gap(hits_with: int, n_with: int, hits_without: int, n_without: int, confidence: float = 0.95) -> Estimate:
@@ -50,12 +54,19 @@ def gap(hits_with: int, n_with: int, hits_without: int, n_without: int, confiden
 def table_p(table: np.ndarray) -> float:
     """Returns the two-sided Fisher exact p-value of a (2, 2) table of counts.
 
-    For two binary variables it is the exact form of the permutation test that shuffles one of them.
+    For two binary variables it is the exact form of the permutation test that shuffles one of them. The sum over all
+    tables that are no likelier is taken at once, which is many times faster than `scipy.stats.fisher_exact`.
     """
-    table = np.asarray(table, np.int64)
-    if (table.sum(axis=0) == 0).any() or (table.sum(axis=1) == 0).any():
+    (a, b), (c, d) = np.asarray(table, np.int64).tolist()
+    rows, columns, n = (a + b, c + d), (a + c, b + d), a + b + c + d
+    if 0 in rows or 0 in columns:
         return 1.0
-    return float(min(1.0, stats.fisher_exact(table).pvalue))
+    first = np.arange(max(0, columns[0] - rows[1]), min(rows[0], columns[0]) + 1)
+    cells = (first, rows[0] - first, columns[0] - first, n - rows[0] - columns[0] + first)
+    log_p = -sum(gammaln(cell + 1.0) for cell in cells)
+    prob = np.exp(log_p - log_p.max())
+    # A table as likely as the observed one may come out a rounding error above it (the tolerance of R's fisher.test).
+    return float(min(1.0, prob[prob <= prob[a - first[0]] * (1 + 1e-7)].sum() / prob.sum()))
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ def detectable_gap(n_with: int, n_without: int, accuracy: float, level: float, p
     if n_with == 0 or n_without == 0:
         return 1.0
     spread = np.sqrt(max(accuracy * (1 - accuracy), 0.01) * (1 / n_with + 1 / n_without))
-    return float(min(1.0, (stats.norm.isf(level / 2) + stats.norm.isf(1 - power)) * spread))
+    return float(min(1.0, (ndtri(power) - ndtri(level / 2)) * spread))
 
 
 def mean_interval(values: np.ndarray, resamples: int, rng: np.random.Generator, confidence: float = 0.95) -> Estimate:
@@ -122,6 +133,54 @@ def sign_flip_p(values: np.ndarray, flips: int, rng: np.random.Generator) -> flo
     return float((1 + (np.abs(sums) >= observed).sum()) / (1 + flips))
 
 
+def max_t_p(
+    shown: sparse.csr_matrix, right: np.ndarray, strata: np.ndarray, permutations: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns (cues,) family-wise adjusted p-values: single-step max-T (Westfall & Young 1993, section 2.6).
+
+    Whether a photo is right is shuffled among the photos of its stratum, once for all cues together, so that cues seen
+    in the same photos cost no more than one. Each gap is studentised by its mean and variance under that shuffling,
+    which is the Mantel–Haenszel statistic (1959). The observed order counts as one of the permutations.
+
+    Args:
+        shown: (cues, n) presences.
+        right: (n,) bool.
+        strata: (n,) any; the split of each photo.
+        permutations: number of shuffles.
+        rng: of the shuffles.
+    """
+    shown, right = shown.astype(np.float32), right.astype(np.float32)
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    mean, variance = np.zeros((2, shown.shape[0]))
+    for photos in members:
+        n, hits = len(photos), float(right[photos].sum())
+        with_cue = np.asarray(shown[:, photos].sum(axis=1)).ravel()
+        mean += with_cue * hits / n
+        variance += with_cue * (n - with_cue) * hits * (n - hits) / (n**2 * max(n - 1, 1))
+    spread = np.sqrt(np.where(variance > 0, variance, np.inf))  # a cue that never varies within a stratum has no gap
+    observed = np.abs(shown @ right - mean) / spread
+    largest = []
+    for chunk in _chunks(permutations, max(1, 4_000_000 // max(len(right), 1))):
+        shuffled = np.empty((chunk, len(right)), np.float32)
+        for photos in members:
+            shuffled[:, photos] = rng.permuted(np.tile(right[photos], (chunk, 1)), axis=1)
+        largest.append((np.abs(shown @ shuffled.T - mean[:, None]) / spread[:, None]).max(axis=0, initial=0.0))
+    beaten = np.concatenate(largest)[None, :] >= observed[:, None] * (1 - 1e-6)
+    return (1 + beaten.sum(axis=1)) / (1 + permutations)
+
+
+def extreme_gap(score: np.ndarray, hit: np.ndarray, k: int) -> float:
+    """Returns the share of hits among the k highest scores minus that among the k lowest (Moayeri et al. 2023).
+
+    Ties at a boundary share the places left for them evenly: the mean over all ways of breaking them at random. k is
+    cut to n // 2, so that the two ends never overlap; NaN when there is nothing to tell apart.
+    """
+    k = min(k, len(score) // 2)
+    if k < 1 or np.ptp(score) == 0:
+        return float("nan")
+    return float((_top_places(score, k) - _top_places(-score, k)) @ hit / k)
+
+
 def adjust(p_values: np.ndarray) -> np.ndarray:
     """Returns Benjamini–Hochberg adjusted p-values (1995); NaN stays NaN and is not counted."""
     p_values = np.asarray(p_values, np.float64)
@@ -130,6 +189,13 @@ def adjust(p_values: np.ndarray) -> np.ndarray:
     if tried.any():
         adjusted[tried] = stats.false_discovery_control(p_values[tried], method="bh")
     return adjusted
+
+
+def _top_places(score: np.ndarray, k: int) -> np.ndarray:
+    """Returns (n,) shares of membership among the k highest scores; they sum to k."""
+    boundary = np.partition(score, -k)[-k]
+    above, tied = score > boundary, score == boundary
+    return above + tied * (k - above.sum()) / tied.sum()
 
 
 def _flipped_sums(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

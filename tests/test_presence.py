@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import polars as pl
 import pytest
@@ -103,6 +105,38 @@ def test_a_photo_shows_a_cue_when_a_region_passes_its_detectors_threshold(run):
     assert cliff["sample_id"].to_list() == ["a0"]
     assert sorted(cliff["region_ids"][0]) == ["r0", "r1"]
     assert cliff["score"][0] == pytest.approx(4.5)
+
+
+def test_the_threshold_is_kept_and_said_and_a_cluster_has_none(run, caplog):
+    with caplog.at_level(logging.INFO):
+        found = presence.STAGE.work(run, None)
+    kept = dict(found.select("phrase", "threshold").iter_rows())
+    assert kept == {"cliff": pytest.approx(3.0), "red circle": pytest.approx(0.5), "boat": None}
+    assert "conse 3 (prior)" in caplog.text
+
+
+def test_a_threshold_of_the_users_own_goes_before_what_is_learned(run):
+    values = {"dataset": {"root": "x"}, "presence": {"thresholds": {"conse": 4.0}}}
+    found = presence.STAGE.work(Run(run.path, make_config(values)), None)
+    cliff = found.filter(pl.col("phrase") == "cliff")
+    assert cliff["region_ids"].to_list() == [["r1"]]
+    assert cliff["threshold"].to_list() == [4.0]
+    assert found.filter(pl.col("phrase") == "red circle")["threshold"].to_list() == [0.5]
+
+
+def test_thresholds_are_learned_from_the_best_score_of_each_photo_and_phrase(run):
+    rng = np.random.default_rng(0)
+    best = np.concatenate([rng.normal(2.0, 0.3, 300), rng.normal(6.0, 0.3, 300)])
+    # Weaker windows of the photos that show it: were they counted too, the threshold would be near 3.
+    weaker = rng.normal(4.5, 0.3, 900)
+    photos = [*range(600), *np.tile(np.arange(300, 600), 3)]
+    rows = [
+        {"region_id": f"r{i}", "sample_id": f"s{photo}", "attribute_id": "1", "detector": "conse", "score": score}
+        for i, (photo, score) in enumerate(zip(photos, np.concatenate([best, weaker]).tolist(), strict=True))
+    ]
+    run.write("regions", frame_of("regions", rows), shard=0, fingerprint="f")
+    limits = presence._limits(run, CONFIG)
+    assert limits["threshold"].to_list() == [pytest.approx(4.0, abs=0.3)]
 
 
 def test_a_cue_remembers_for_which_classes_it_was_proposed(run):
