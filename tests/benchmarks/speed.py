@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from discovery.ablate import Scene, Trial, make_pairs, run_trials
 from discovery.backends.classifier import Head, load_classifier
 from discovery.backends.encoder import load_encoder
 from discovery.config import AblateConfig, ComputeConfig, ModelConfig, make_config
 from discovery.images import map_ahead, read_image
 from discovery.predict import predict, read_views
+from discovery.trials import REMOVAL, Scene, Trial, removal_pairs, run_trials
 
 MAX_PIXELS = 50_000_000
 COMPUTE = ComputeConfig()
@@ -69,17 +69,16 @@ def _ablate_ratio(paths: list[Path], classifier, repeats: int) -> float:
         for cue in range(6):
             mask = np.zeros(view.shape[:2], bool)
             mask[32 * cue : 32 * cue + 60, 40:120] = True
-            scene = Scene("object", config, np.random.default_rng(cue))
-            row = {"prob_before": 0.5, "was_right": True}
-            made.append(Trial(row, make_pairs(view, mask, mask, lambda _: [], scene), 0))
+            pairs = removal_pairs(view, mask, Scene("object", cue, mask), config, np.random.default_rng(cue))
+            row = {"way": REMOVAL, "label": "a", "predicted": "a", "prob_before": 0.5}
+            made.append(Trial(row, pairs, 0))
         return made
 
     def pipeline() -> None:
         nonlocal n_forwards
         prepared = map_ahead(trials, used, ahead=4)
-        n_forwards = (
-            4 * len(list(run_trials((t for part in prepared for t in part), classifier, COMPUTE.batch_size))) // 2
-        )
+        rows = run_trials((trial for part in prepared for trial in part), classifier, COMPUTE.batch_size)
+        n_forwards = sum(row["n_forwards"] for row in rows)
 
     def bare() -> None:
         batch = [classifier.view(read_image(used[0], max_pixels=MAX_PIXELS))] * COMPUTE.batch_size
