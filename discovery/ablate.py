@@ -1,9 +1,8 @@
-"""Presences × classifier × interventions → `effects`: what removing a cue does, against a matched control."""
+"""Presences × classifier × interventions → `effects`: what removing a cue or pasting it in does, against a control."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import cv2
@@ -12,270 +11,255 @@ import polars as pl
 
 from discovery.backends.classifier import Classifier, head_of, load_classifier
 from discovery.backends.text import load_text
-from discovery.config import AblateConfig, RunConfig
+from discovery.budget import look_sizes, photos_for
+from discovery.controls import control_mask
 from discovery.images import map_ahead, read_image
-from discovery.interventions import FILLS, Pair, control_mask, swap_pair, whole_image_pair
+from discovery.interventions import paste_pair, whole_image_paste
+from discovery.queues import Queues, build_queues, find_pairs, siblings
 from discovery.regions import draw_mask
 from discovery.run import Run, Stage, frame_of
 from discovery.schema import WHOLE_IMAGE_KINDS
-from discovery.stats import logit
+from discovery.trials import REMOVAL, Scene, Trial, removal_pairs, run_trials, swap_pairs
 
 BOX = ["x0", "y0", "x1", "y1"]
-RIM = np.ones((7, 7), np.uint8)
-"""Three pixels around a cue in the view are removed with it."""
 OBJECT = ["object_x0", "object_y0", "object_x1", "object_y1"]
+RIM_FRAC = 3 / 224
+"""Width of the rim around a cue that is removed with it, as a share of the view's shorter side."""
+COMPUTED = ("appearance", "text")
+"""Detectors whose regions have sharp edges."""
+COVERED = 0.5
+"""Share of the smaller of two masks inside the other from which a sharp cue goes with another one."""
+SAME = 0.7
+"""Intersection over union from which two coarse masks are one place."""
+PASTED_FRAC = 0.25
+"""A cue that fills more of its photo is cut out by its clearest region alone, which leaves room for a control."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One cue in one photo: the pairs of variants that are predicted, and what the row already knows.
-
-    Attributes:
-        row: the columns of `effects` known before prediction.
-        pairs: interventions; pairs of the same name are averaged.
-        class_index: of the photo's class in the model's output.
-    """
-
-    row: dict
-    pairs: list[Pair]
-    class_index: int
-
-
-def run_trials(trials: Iterable[Trial], classifier: Classifier, batch_size: int) -> Iterator[dict]:
-    """Predicts the variants of trials in full batches and yields the rows of `effects`.
-
-    Args:
-        trials: in any order.
-        classifier: the model under audit.
-        batch_size: views per forward pass.
-    """
-    waiting: list[Trial] = []
-    n_views = 0
-    for trial in trials:
-        waiting.append(trial)
-        n_views += 2 * len(trial.pairs)
-        if n_views >= batch_size:
-            yield from _rows(waiting, classifier, batch_size)
-            waiting, n_views = [], 0
-    yield from _rows(waiting, classifier, batch_size)
-
-
-def _rows(trials: list[Trial], classifier: Classifier, batch_size: int) -> Iterator[dict]:
-    views = [view for trial in trials for pair in trial.pairs for view in (pair.removed, pair.control)]
-    chunks = [views[i : i + batch_size] for i in range(0, len(views), batch_size)]
-    probs = np.concatenate([classifier.predict(chunk) for chunk in chunks]) if chunks else np.empty((0, 0))
-    start = 0
-    for trial in trials:
-        mine = probs[start : start + 2 * len(trial.pairs)]
-        start += len(mine)
-        for name in dict.fromkeys(pair.name for pair in trial.pairs):
-            picked = np.array([pair.name == name for pair in trial.pairs])
-            yield _row(trial, name, mine[0::2][picked], mine[1::2][picked])
-
-
-def _row(trial: Trial, name: str, after: np.ndarray, control: np.ndarray) -> dict:
-    before, c = trial.row["prob_before"], trial.class_index
-    p_after, p_control = float(after[:, c].mean()), float(control[:, c].mean())
-    flipped = trial.row["was_right"] and bool((after.argmax(axis=1) != c).mean() > 0.5)
-    return {k: v for k, v in trial.row.items() if k != "was_right"} | {
-        "intervention": name,
-        "prob_after": p_after,
-        "prob_control": p_control,
-        "effect": before - p_after,
-        "effect_control": before - p_control,
-        "logit_effect": float(logit(before) - logit(after[:, c]).mean()),
-        "logit_effect_control": float(logit(before) - logit(control[:, c]).mean()),
-        "flipped": flipped,
-    }
-
-
-def make_pairs(
-    view: np.ndarray, mask: np.ndarray | None, forbidden: np.ndarray, donors: Callable, scene: "Scene"
-) -> list[Pair]:
-    """Makes the interventions on one cue in one photo.
+class Seen:
+    """One photo as the model sees it, and where its cues are: drawn when they are asked for.
 
     Args:
         view: (h, w, 3) uint8.
-        mask: (h, w) bool, or None for a whole-image cue.
-        forbidden: (h, w) bool, what no control may touch.
-        donors: `(number) -> list of (view without, view with)` from other classes, for a cue too large to control.
-        scene: the cue's kind, the settings and the random numbers.
-
-    Returns:
-        The pairs; none when there is nothing to remove or no control to hold it against.
+        frame: (4,) xyxy part of the photo that the view shows.
+        size_px: (height, width) of the photo.
+        cues: cue → its regions.
+        object_xyxy: (4,) pixels in the photo, or None.
     """
-    config = scene.config
-    if mask is None:
-        pair = whole_image_pair(view, scene.kind)
-        return [] if pair is None else [pair]
-    if not mask.any():
-        return []
-    pairs = []
-    if mask.mean() <= config.max_area_frac:
-        controls = [control_mask(mask, forbidden, scene.rng) for _ in range(config.controls)]
-        pairs = [
-            Pair(fill, FILLS[fill](view, mask), FILLS[fill](view, control))
-            for fill in config.fills
-            for control in controls
-            if control is not None
-        ]
-    return pairs or [swap_pair(view, mask, *donor) for donor in donors(2)]
+
+    def __init__(
+        self,
+        view: np.ndarray,
+        frame: np.ndarray,
+        size_px: tuple[int, int],
+        cues: dict[str, list[dict]],
+        object_xyxy: np.ndarray | None,
+    ) -> None:
+        self.view, self._frame, self._size, self._cues = view, frame, size_px, cues
+        self.around = None if object_xyxy is None else self._draw({"mask_rle": None}, object_xyxy)
+        self._masks: dict[str, np.ndarray] = {}
+
+    def __contains__(self, cue_id: str) -> bool:
+        return cue_id in self._cues
+
+    def mask(self, cue_id: str) -> np.ndarray:
+        """Returns (h, w) bool, the union of a cue's regions."""
+        if cue_id not in self._masks:
+            drawn = np.logical_or.reduce([self._draw(region) for region in self._cues[cue_id]])
+            self._masks[cue_id] = _with_rim(drawn, self.around)
+        return self._masks[cue_id]
+
+    def clearest(self, cue_id: str) -> np.ndarray:
+        """Returns (h, w) bool, a cue's region with the highest score."""
+        best = max(self._cues[cue_id], key=lambda region: region["score"] or 0.0)
+        return _with_rim(self._draw(best), self.around)
+
+    def is_sharp(self, cue_id: str) -> bool:
+        """Tells whether a cue was computed, so that its place is exact."""
+        return all(region["detector"] in COMPUTED for region in self._cues[cue_id])
+
+    def covered_by(self, mask: np.ndarray | None, cue_id: str, kinds: dict[str, str]) -> list[str]:
+        """Returns the other cues of this photo that go with a cue when it is removed, or cut out by this mask."""
+        others = (other for other in self._cues if other != cue_id)
+        return [other for other in others if self._goes_with(mask, other, kinds[other])]
+
+    def _goes_with(self, own: np.ndarray | None, other: str, kind: str) -> bool:
+        if own is None or kind in WHOLE_IMAGE_KINDS:
+            return True
+        its = self.mask(other)
+        both = float((own & its).sum())
+        # Coarse windows overlap by accident: one coarse cue goes with another only where they are one place.
+        if self.is_sharp(other):
+            return both >= COVERED * max(1.0, float(min(own.sum(), its.sum())))
+        return both >= SAME * max(1.0, float((own | its).sum()))
+
+    def _draw(self, region: dict, xyxy: np.ndarray | None = None) -> np.ndarray:
+        if xyxy is None:
+            xyxy = np.array([np.nan if region[name] is None else region[name] for name in BOX], np.float32)
+        return draw_mask(xyxy, region["mask_rle"], self._size, self.view.shape[:2], field=self._frame)
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What an intervention is chosen by."""
-
-    kind: str
-    config: AblateConfig
-    rng: np.random.Generator
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is ablated: one row per class, cue and photo, and the donors of each class and cue."""
-
-    trials: pl.DataFrame
-    with_cue: dict[tuple[str, str], list[str]]
-    without: dict[tuple[str, str], list[str]]
-    siblings: dict[str, set[str]]
-
-
-def _plan(run: Run) -> _Plan:
+def _work(run: Run, part: int | None) -> pl.DataFrame:
     config = run.config.ablate
-    pairs = run.read("associations").filter(
-        pl.min_horizontal("bias_p", "gap_p") * 2 <= config.screen_p, pl.col("n_audit_with") >= config.min_images
-    )
-    pairs = pairs.select("label", "cue_id", "phrase", "kind").sort("label", "cue_id")
-    presences = run.read("presences", columns=["cue_id", "sample_id", "region_ids"])
-    samples = run.read("samples", columns=["sample_id", "label", "audit"]).with_row_index("order")
-    shown = presences.join(samples, on="sample_id")
-    # Samples were shuffled at ingest: their order is a random queue, the same for every cue and shard.
-    trials = pairs.join(shown.filter("audit"), on=["label", "cue_id"])
-    trials = trials.sort("label", "cue_id", "order").group_by("label", "cue_id", maintain_order=True)
-    trials = trials.head(config.images_per_cue)
-    return _Plan(trials, *_donors(pairs, shown, samples, config), _siblings(run, pairs, config))
-
-
-def _donors(pairs, shown, samples, config) -> tuple[dict, dict]:
-    """Picks photos of other classes with the cue, the fullest first, and as many without it."""
-    with_cue, without = {}, {}
-    by_size = shown.with_columns(n=pl.col("region_ids").list.len()).sort(["n", "sample_id"], descending=[True, False])
-    of_cue = dict(by_size.group_by("cue_id", maintain_order=True))
-    for label, cue in pairs.select("label", "cue_id").iter_rows():
-        mine = of_cue[(cue,)]
-        with_cue[label, cue] = mine.filter(pl.col("label") != label)["sample_id"][: config.donors].to_list()
-        others = samples.filter(pl.col("label") != label, ~pl.col("sample_id").is_in(mine["sample_id"].implode()))
-        without[label, cue] = others["sample_id"][: config.donors].to_list()
-    return with_cue, without
-
-
-def _siblings(run: Run, pairs: pl.DataFrame, config: AblateConfig) -> dict[str, set[str]]:
-    """Returns for each cue those that mean nearly the same: no control may hold a part of them."""
-    cues = run.read("presences", columns=["cue_id", "phrase", "kind"]).unique(maintain_order=True)
-    cues = cues.filter(~pl.col("kind").is_in(list(WHOLE_IMAGE_KINDS)))
-    if not len(cues):
-        return {}
-    embeddings = load_text("minilm", run.config.compute).encode(cues["phrase"].to_list())
-    alike = embeddings @ embeddings.T >= config.sibling_similarity
-    ids = cues["cue_id"].to_list()
-    wanted = set(pairs["cue_id"])
-    return {ids[i]: {ids[j] for j in np.flatnonzero(alike[i])} for i in range(len(ids)) if ids[i] in wanted}
-
-
-def _work(run: Run, shard: int | None) -> pl.DataFrame:
-    plan = _plan(run)
-    samples = run.read("samples", shard=shard)
-    mine = plan.trials.filter(pl.col("sample_id").is_in(samples["sample_id"].implode()))
-    if not len(mine):
+    n_shards = len(run.parts("samples"))
+    look, shard = divmod(part or 0, n_shards)
+    samples = run.read("samples", columns=["sample_id", "label", "audit"])
+    pairs = find_pairs(run.read("associations"), config)
+    presences = run.read("presences", columns=["cue_id", "sample_id", "score"])
+    queues = build_queues(pairs, presences, samples, config)
+    due = photos_for(queues.trials, _earlier(run, look * n_shards), look, config)
+    own = run.read("samples", shard=shard, columns=["sample_id"])["sample_id"]
+    due = due.filter(pl.col("sample_id").is_in(own.implode()))
+    if not len(due):
         return frame_of("effects", [])
-    classifier = load_classifier(run.config.model, run.config.compute, head_of(run.read("heads")))
-    stage = _Shard(run, shard, plan, classifier)
-    groups = [(key[0], part) for key, part in mine.group_by("sample_id", maintain_order=True)]
+    bench = _Bench(run, queues, due)
+    # A removal looks at the cues of its own photo, a paste-in at those of its source: each is opened once.
+    due = due.with_columns(opened=pl.coalesce("source_id", "sample_id"))
+    groups = [part for _, part in due.group_by("opened", maintain_order=True)]
     # Variants are drawn in a second thread while the model computes.
-    prepared = map_ahead(lambda group: stage.trials(*group), groups, ahead=4)
-    trials = (trial for batch in prepared for trial in batch)
-    return frame_of("effects", list(run_trials(trials, classifier, run.config.compute.batch_size)))
+    prepared = map_ahead(bench.trials, groups, ahead=4)
+    trials = (replace(trial, row=trial.row | {"look": look}) for batch in prepared for trial in batch)
+    return frame_of("effects", list(run_trials(trials, bench.classifier, run.config.compute.batch_size)))
 
 
-class _Shard:
-    """Makes the trials of one shard's photos: decodes each once and draws the masks of its cues."""
+def _earlier(run: Run, n_parts: int) -> pl.DataFrame:
+    """Returns the effects of the looks before this one: the first `n_parts` parts of the own table."""
+    parts = [run.read("effects", shard=part) for part in range(n_parts)]
+    return pl.concat(parts) if parts else frame_of("effects", [])
 
-    def __init__(self, run: Run, shard: int | None, plan: _Plan, classifier: Classifier) -> None:
-        self._config: RunConfig = run.config
-        self._plan, self._classifier = plan, classifier
+
+class _Bench:
+    """Makes trials: decodes each photo once, draws the masks of its cues, and cuts pasted cues from their sources."""
+
+    def __init__(self, run: Run, queues: Queues, due: pl.DataFrame) -> None:
+        self.classifier: Classifier = load_classifier(run.config.model, run.config.compute, head_of(run.read("heads")))
+        self._run, self._queues, self._config = run, queues, run.config.ablate
         self._samples = {row["sample_id"]: row for row in run.read("samples").iter_rows(named=True)}
-        own = run.read("samples", shard=shard, columns=["sample_id"])["sample_id"].implode()
-        found = run.read("predictions", columns=["sample_id", "probs", "correct"])
-        found = found.filter(pl.col("sample_id").is_in(own))
+        needed = pl.concat([due["sample_id"], due["source_id"].drop_nulls()]).unique()
+        found = run.read("predictions", columns=["sample_id", "predicted", "probs"])
+        found = found.filter(pl.col("sample_id").is_in(due["sample_id"].implode()))
         self._predictions = {row["sample_id"]: row for row in found.iter_rows(named=True)}
-        shown = run.read("presences", columns=["cue_id", "sample_id", "region_ids"])
-        shown = shown.filter(pl.col("sample_id").is_in(own))
+        shown = run.read("presences", columns=["cue_id", "sample_id", "kind", "region_ids"])
+        self._kinds = dict(shown.select("cue_id", "kind").unique().iter_rows())
+        shown = shown.filter(pl.col("sample_id").is_in(needed.implode()))
         self._cues = {key[0]: part.rows(named=True) for key, part in shown.group_by("sample_id")}
-        wanted = shown["region_ids"].explode().unique().implode()
-        regions = run.read("regions", shard=shard, columns=["region_id", *BOX, "mask_rle"])
-        regions = regions.filter(pl.col("region_id").is_in(wanted))
-        self._regions = {row["region_id"]: row for row in regions.iter_rows(named=True)}
-        self._donor_view = lru_cache(maxsize=256)(self._view)
+        self._regions = _regions(run, shown)
+        self._view_of = lru_cache(maxsize=512)(self._view)
 
-    def trials(self, sample_id: str, cues: pl.DataFrame) -> list[Trial]:
-        """Returns the trials of one photo."""
-        sample, known = self._samples[sample_id], self._predictions[sample_id]
-        view = self._view(sample_id)
-        masks = {row["cue_id"]: self._mask(row["region_ids"], sample, view.shape[:2]) for row in self._cues[sample_id]}
-        index = self._classifier.classes.index(sample["label"])
+    @cached_property
+    def _siblings(self) -> dict[str, set[str]]:
+        cues = self._run.read("presences", columns=["cue_id", "phrase", "kind"]).unique(maintain_order=True)
+        embeddings = load_text("minilm", self._run.config.compute).encode(cues["phrase"].to_list())
+        return siblings(cues, embeddings, self._config.sibling_similarity)
+
+    def trials(self, due: pl.DataFrame) -> list[Trial]:
+        """Returns the trials that are due on one photo, or with cues cut from it."""
+        seen = self._seen(due["opened"][0])
         made = []
-        for cue in cues.iter_rows(named=True):
-            scene = Scene(cue["kind"], self._config.ablate, _rng(self._config.seed, sample_id, cue["cue_id"]))
-            mask = None if cue["kind"] in WHOLE_IMAGE_KINDS else masks[cue["cue_id"]]
-            near = [masks[other] for other in self._plan.siblings.get(cue["cue_id"], ()) if other in masks]
-            forbidden = np.logical_or.reduce([np.zeros(view.shape[:2], bool), *near])
-            donors = lambda n, cue=cue, scene=scene: self._donors(cue, n, scene.rng)  # noqa: E731
-            pairs = make_pairs(view, mask, forbidden, donors, scene)
-            row = {
-                **{name: cue[name] for name in ("label", "cue_id", "sample_id")},
-                "area_frac": 1.0 if mask is None else float(mask.mean()),
-                "prob_before": known["probs"][index],
-                "was_right": known["correct"],
-                "object_overlap": self._object_overlap(mask, sample),
-            }
-            made.append(Trial(row, pairs, index))
+        for cue in due.iter_rows(named=True):
+            known = self._predictions[cue["sample_id"]]
+            index = self.classifier.classes.index(cue["label"])
+            row = {name: cue[name] for name in ("label", "cue_id", "sample_id", "way", "source_id")}
+            row |= {"prob_before": known["probs"][index], "predicted": known["predicted"]}
+            make = self._removal if cue["way"] == REMOVAL else self._paste
+            trial = make(cue, seen, row, index)
+            if trial is not None:
+                made.append(trial)
         return made
 
-    def _view(self, sample_id: str) -> np.ndarray:
-        dataset = self._config.dataset
-        path = Path(dataset.root) / self._samples[sample_id]["uri"]
-        return self._classifier.view(read_image(path, max_pixels=dataset.max_pixels))
+    def _removal(self, cue: dict, seen: Seen, row: dict, index: int) -> Trial:
+        cue_id, whole = cue["cue_id"], cue["kind"] in WHOLE_IMAGE_KINDS
+        mask = None if whole else seen.mask(cue_id)
+        row |= {
+            "area_frac": 1.0 if mask is None else float(mask.mean()),
+            "object_overlap": _overlap(mask, seen.around),
+            "covered_by": seen.covered_by(mask, cue_id, self._kinds),
+            "sharp": seen.is_sharp(cue_id),
+        }
+        if mask is not None and not mask.any():
+            return Trial(row, None, index)
+        rng = self._rng(cue_id, cue["sample_id"])
+        scene = Scene(cue["kind"], cue["position"], self._forbidden(cue_id, seen), seen.around)
+        pairs = removal_pairs(seen.view, mask, scene, self._config, rng)
+        if not pairs and mask is not None:
+            pairs = swap_pairs(seen.view, mask, scene, lambda: self._donors(cue, 2, rng))
+        return Trial(row, pairs, index)
 
-    def _mask(self, region_ids: list[str], sample: dict, shape: tuple[int, int]) -> np.ndarray:
+    def _paste(self, cue: dict, source: Seen, row: dict, index: int) -> Trial | None:
+        target, cue_id = self._view_of(cue["sample_id"]), cue["cue_id"]
+        row |= {"sharp": source.is_sharp(cue_id)}
+        if cue["kind"] in WHOLE_IMAGE_KINDS:
+            pair = whole_image_paste(target, source.view, cue["kind"])
+            row |= {"area_frac": 1.0, "covered_by": source.covered_by(None, cue_id, self._kinds)}
+            return None if pair is None else Trial(row, [pair], index)
+        mask = source.mask(cue_id)
+        mask = mask if mask.mean() <= PASTED_FRAC else source.clearest(cue_id)
+        if not mask.any():
+            return Trial(row | {"area_frac": 0.0}, None, index)
+        if mask.mean() > self._config.max_area_frac:
+            return None
+        # The control is the same for every target of a source: what differs between targets is the target.
+        rng = self._rng(cue_id, cue["source_id"])
+        control = control_mask(mask, self._forbidden(cue_id, source), rng, around=source.around)
+        if control is None:
+            return None
+        row |= {"area_frac": float(mask.mean()), "covered_by": source.covered_by(mask, cue_id, self._kinds)}
+        return Trial(row, [paste_pair(target, source.view, mask, control)], index)
+
+    def _forbidden(self, cue_id: str, seen: Seen) -> np.ndarray:
+        if self._kinds[cue_id] in WHOLE_IMAGE_KINDS:
+            return np.zeros(seen.view.shape[:2], bool)
+        near = [seen.mask(other) for other in self._siblings.get(cue_id, ()) if other in seen]
+        return np.logical_or.reduce([seen.mask(cue_id), *near])
+
+    def _seen(self, sample_id: str) -> Seen:
+        sample = self._samples[sample_id]
         size = (sample["height_px"], sample["width_px"])
-        field = self._classifier.field(*size)
-        mask = np.zeros(shape, bool)
-        for region in (self._regions[region_id] for region_id in region_ids):
-            box = np.array([np.nan if region[name] is None else region[name] for name in BOX], np.float32)
-            mask |= draw_mask(box, region["mask_rle"], size, shape, field=field)
-        # What borders on a cue is mixed with it (smoothing, JPEG): a rim left behind would still show its shape.
-        return cv2.dilate(mask.astype(np.uint8), RIM).astype(bool)
+        cues = {
+            cue["cue_id"]: [self._regions[region_id] for region_id in cue["region_ids"]]
+            for cue in self._cues.get(sample_id, ())
+        }
+        box = None if sample["object_x0"] is None else np.array([sample[name] for name in OBJECT], np.float32)
+        return Seen(self._view(sample_id), self.classifier.field(*size), size, cues, box)
+
+    def _view(self, sample_id: str) -> np.ndarray:
+        dataset = self._run.config.dataset
+        path = Path(dataset.root) / self._samples[sample_id]["uri"]
+        return self.classifier.view(read_image(path, max_pixels=dataset.max_pixels))
 
     def _donors(self, cue: dict, number: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         key = (cue["label"], cue["cue_id"])
-        showing, lacking = self._plan.with_cue[key], self._plan.without[key]
+        showing, lacking = self._queues.showing[key], self._queues.lacking[key]
         if len(showing) < number or len(lacking) < number:
             return []
         picked = zip(rng.permutation(lacking)[:number], rng.permutation(showing)[:number], strict=True)
-        return [(self._donor_view(str(a)), self._donor_view(str(b))) for a, b in picked]
+        return [(self._view_of(str(a)), self._view_of(str(b))) for a, b in picked]
 
-    def _object_overlap(self, mask: np.ndarray | None, sample: dict) -> float | None:
-        if mask is None or sample["object_x0"] is None or not mask.any():
-            return None
-        size = (sample["height_px"], sample["width_px"])
-        box = np.array([sample[name] for name in OBJECT], np.float32)
-        inside = draw_mask(box, None, size, mask.shape, field=self._classifier.field(*size))
-        return float((mask & inside).sum() / mask.sum())
+    def _rng(self, cue_id: str, sample_id: str) -> np.random.Generator:
+        return np.random.default_rng([self._run.config.seed, zlib.crc32(f"{sample_id}\n{cue_id}".encode())])
 
 
-def _rng(seed: int, *names: str) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32("\n".join(names).encode())])
+def _regions(run: Run, shown: pl.DataFrame) -> dict[str, dict]:
+    wanted = shown["region_ids"].explode().unique().implode()
+    columns = ["region_id", "detector", "score", *BOX, "mask_rle"]
+    parts = [part.filter(pl.col("region_id").is_in(wanted)) for part in run.scan("regions", columns)]
+    return {row["region_id"]: row for part in parts for row in part.iter_rows(named=True)}
+
+
+def _with_rim(mask: np.ndarray, around: np.ndarray | None) -> np.ndarray:
+    """Widens a mask, but not into the object.
+
+    What borders on a cue is mixed with it (smoothing, JPEG): a rim left behind would still show its shape. A rim that
+    damaged the object, which no control does, would pass for use of the cue.
+    """
+    width = max(1, round(RIM_FRAC * min(mask.shape)))
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((2 * width + 1,) * 2, np.uint8)).astype(bool)
+    return wide if around is None else mask | (wide & ~around)
+
+
+def _overlap(mask: np.ndarray | None, around: np.ndarray | None) -> float | None:
+    if mask is None or around is None or not mask.any():
+        return None
+    return float((mask & around).sum() / mask.sum())
 
 
 STAGE = Stage(
@@ -285,4 +269,5 @@ STAGE = Stage(
     config=lambda config: (config.ablate, config.model, config.dataset.root),
     work=_work,
     sharded=True,
+    rounds=lambda config: len(look_sizes(config.ablate)),
 )

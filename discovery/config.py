@@ -49,12 +49,16 @@ class ModelConfig(_Part):
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="torch: of RGB in [0, 1]")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="torch: of RGB in [0, 1]")
     outputs: Literal["logits", "probs"] = Field("logits", description="torch: what the file returns")
+    sensor: str | None = Field(None, description="written by calibrate: cues that the model is made to react to")
+    sensor_strength: float = Field(0.0, description="calibrate: log-odds that a cue adds to its class")
 
     @model_validator(mode="after")
     def _needs_its_source(self) -> "ModelConfig":
         needed = {"torch": "path", "python": "callable"}.get(self.kind)
         if needed and getattr(self, needed) is None:
             raise ValueError(f"model.kind = {self.kind!r} needs model.{needed}")
+        if self.sensor_strength and self.sensor is None:
+            raise ValueError("model.sensor_strength needs model.sensor; both are set by discovery calibrate alone")
         return self
 
 
@@ -97,8 +101,7 @@ class PresenceConfig(_Part):
     """When an image counts as showing a cue, and which phrases are one cue."""
 
     thresholds: dict[str, float] = Field(
-        {"conse": 3.0, "appearance": 0.5, "text": 0.5},
-        description="score from which a cue is present, per detector",
+        {}, description="score from which a cue is present, per detector; the others' are learned from the scores"
     )
     merge_similarity: Fraction = Field(0.7, description="phrases of one kind at least this alike (cosine) are one cue")
     related_similarity: Fraction = Field(0.4, description="phrases this alike are one cue if also seen together")
@@ -112,35 +115,57 @@ class AssociateConfig(_Part):
 
     confidence: Fraction = 0.95
     power: Fraction = Field(0.8, description="power at which the detectable gap is stated")
+    permutations: Count = Field(999, description="shuffles for the accuracy gaps' family-wise p-values")
+    min_group: Annotated[int, Field(ge=5)] = Field(
+        10, description="with fewer audited photos with or without a cue its gap is neither adjusted nor permuted"
+    )
+    adjust_for: Annotated[int, Field(ge=0)] = Field(8, description="other cues of the class that a gap is adjusted for")
+    same_phi: Fraction = Field(0.8, description="cues that correlate this much in a class are one: no adjustment")
+    k_spuriosity: Annotated[int, Field(ge=0)] = Field(
+        0, description="photos at each end of a cue's score that k_gap compares; 0: off"
+    )
 
 
 class AblateConfig(_Part):
-    """How removal becomes evidence."""
+    """How intervention becomes evidence, and how much of it is bought."""
 
-    fills: tuple[Literal["blur", "mean"], ...] = Field(
-        ("blur", "mean"), min_length=2, description="ways to fill a removed region"
+    fills: tuple[Literal["blur", "mean", "inpaint"], ...] = Field(
+        ("blur", "mean", "inpaint"), min_length=2, description="ways to fill a removed region"
     )
-    images_per_cue: Count = Field(40, description="photos of the class with the cue that are ablated")
-    controls: Count = Field(1, description="control regions per photo and fill")
+    fills_per_photo: Count = Field(1, description="of them per photo, in turn; each costs two forward passes")
+    paste: bool = Field(True, description="also paste the cue into photos of other classes")
+    images_per_cue: Count = Field(40, description="photos per class, cue and way (removal, paste-in) at most")
+    looks: Count = Field(
+        3, description="times it is asked whether more photos are needed, each time with twice as many"
+    )
+    untied_images: Annotated[int, Field(ge=0)] = Field(
+        10, description="photos that a cue which is not tied to the class is pasted into first; 0 for none"
+    )
+    max_forwards: Annotated[int, Field(ge=0)] = Field(0, description="forward passes in all; 0 for no limit")
+    stop_level: Fraction = Field(0.05, description="level of the intervals that decide whether more photos are needed")
+    stop_effect: Fraction = Field(0.02, description="an interval within ± this is decisive: the cue is not used")
     max_area_frac: Fraction = Field(0.45, description="a larger cue has no equal-area control: it is swapped instead")
     sibling_similarity: Fraction = Field(0.45, description="no control holds part of a phrase at least this alike")
-    min_images: Count = Field(8, description="cues seen in fewer audited photos of the class are not ablated")
+    min_images: Count = Field(8, description="cues seen in fewer audited photos of the class are not removed")
     screen_p: Fraction = Field(
         0.05,
-        description="cues whose tie to the class has a larger p-value are not ablated: they cannot be spurious",
+        description="cues whose tie to the class has a larger p-value are untied: they cannot be spurious",
     )
-    donors: Count = Field(8, description="photos of other classes that a large cue is swapped with")
+    sources: Count = Field(8, description="photos that a pasted cue is cut from, or that a large cue is swapped with")
 
 
 class RankConfig(_Part):
     """Every threshold that decides a verdict; all are printed in the report."""
 
     level: Fraction = Field(0.05, description="false-discovery rate over all cues tried in the run")
-    min_effect: Fraction = Field(0.02, description="smallest net loss of probability that counts as use")
-    min_images: Count = Field(8, description="fewer ablated photos are 'not enough data'")
-    min_support: Count = Field(5, description="fewer photos with or without the cue are 'not enough data'")
+    min_effect: Fraction = Field(0.02, description="smallest net change of probability that counts as use")
+    min_images: Count = Field(8, description="fewer photos with an intervention are 'not enough data'")
+    min_support: Count = Field(5, description="fewer photos of the class with the cue are 'not enough data'")
     core_overlap: Fraction = Field(0.5, description="share of the cue inside the object's box that makes it core")
-    bootstrap: Count = Field(2_000, description="resamples for the 95 % interval of an effect")
+    explained_share: Fraction = Field(
+        0.5, description="a cue that another one covers in more of its photos must also stand without it"
+    )
+    bootstrap: Count = Field(2_000, description="resamples for the interval of an effect")
     sign_flips: Count = Field(9_999, description="random sign flips for its p-value; ten times as many below 0.01")
 
 

@@ -47,14 +47,21 @@ Progress = Callable[[str, int, int], None]
 
 
 def plan(run: Run, stage: Stage) -> list[int]:
-    """Returns the shards of a stage that are missing or out of date; `[0]` for an unsharded one."""
+    """Returns the parts of a stage that are missing or out of date, in the order of their making."""
     outside = stage.outside(run.config)
-    shards = range(len(run.parts("samples"))) if stage.sharded else range(1)
+    shards = range(len(run.parts("samples")) * stage.rounds(run.config)) if stage.sharded else range(1)
     if stage is not CORRIDOR[0]:
         run.drop(stage.table, beyond=len(shards))
     wanted = {shard: part_fingerprint(run, stage, shard if stage.sharded else None, outside) for shard in shards}
     whole = all((run.path / name).is_file() for name in stage.files)
     return [shard for shard, mark in wanted.items() if not (whole and is_current(run.part(stage.table, shard), mark))]
+
+
+def waves(run: Run, stage: Stage, parts: list[int]) -> list[list[int]]:
+    """Returns the parts round by round: those of one round may be made at the same time."""
+    n_shards = max(1, len(run.parts("samples")))
+    rounds = sorted({part // n_shards for part in parts}) if stage.sharded else [0]
+    return [[part for part in parts if part // n_shards == turn or not stage.sharded] for turn in rounds]
 
 
 def work(run: Run, stage: Stage, shard: int) -> Path:

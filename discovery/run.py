@@ -35,6 +35,8 @@ class Stage:
         config: the parts of the configuration it receives; a change of any other part leaves it alone.
         work: `(run, shard) -> frame`; shard is None for a stage that is not sharded.
         sharded: one part per shard of samples, else one part (ingest: as many as it needs).
+        rounds: how often it goes through all shards; a round may read the parts of earlier rounds. Part r · shards + s
+            is round r of shard s.
         outside: state outside the run that the result depends on (listing of the photos, a model file).
         files: files that it writes beside the tables; it runs again when one is gone.
     """
@@ -47,6 +49,7 @@ class Stage:
     sharded: bool = False
     outside: Callable[[RunConfig], object] = lambda _: None
     files: tuple[str, ...] = ()
+    rounds: Callable[[RunConfig], int] = lambda _: 1
 
     @property
     def entry(self) -> str:
@@ -199,18 +202,20 @@ def frame_of(table: str, rows: list[dict]) -> pl.DataFrame:
     return pl.from_dicts(rows, schema=schema) if rows else pl.DataFrame(schema=schema)
 
 
-def part_fingerprint(run: Run, stage: Stage, shard: int | None, outside: object = None) -> str:
+def part_fingerprint(run: Run, stage: Stage, part: int | None, outside: object = None) -> str:
     """Returns what a part of a stage must carry to be up to date.
 
     It hashes the stage's code and the modules it imports, its share of the configuration, the seed,
     the fingerprints of its inputs (same shard where the input is sharded alike) and outside state.
     """
-    inputs = []
+    inputs, n_shards = [], max(1, len(run.parts("samples")))
+    turn, shard = (0, None) if part is None else divmod(part, n_shards)
     for table in stage.inputs:
-        alike = shard is not None and len(run.parts(table)) == len(run.parts("samples"))
+        # A later round has seen every shard's parts of the earlier ones.
+        alike = shard is not None and turn == 0 and len(run.parts(table)) == n_shards
         inputs.append(run.fingerprint(table, shard if alike else None))
     config = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in stage.config(run.config)]
-    return _hash([code_hash(stage.entry), config, run.config.seed, inputs, outside, SCHEMA_VERSION])
+    return _hash([code_hash(stage.entry), config, run.config.seed, inputs, outside, turn, SCHEMA_VERSION])
 
 
 def is_current(path: Path, fingerprint: str) -> bool:

@@ -3,7 +3,8 @@
 Conventions
     boxes     absolute pixels, `xyxy`, in the original image after its EXIF rotation; null for a whole-image cue
     masks     run lengths, row-major (`regions.encode_rle`); one may be coarser than its image and is stretched over it
-    effect    `prob_before - prob_after` of the class in question, in [-1, 1]: positive when the region helped the class
+    effect    what the cue adds to the probability of the class in question, in [-1, 1]: `prob_before - prob_after` for
+              a removal, `prob_after - prob_before` for a paste-in; positive when the cue helps the class
     gap       with the cue minus without it, signed
     score     higher is more spurious
     logit     natural log-odds of a probability, clipped at `stats.PROB_FLOOR`
@@ -21,7 +22,16 @@ KINDS: tuple[str, ...] = get_args(Kind)
 WHOLE_IMAGE_KINDS = frozenset({"colour", "lighting", "quality"})
 """Kinds that have no place of their own: removed by recolouring, relighting or sharpening the whole image."""
 
-Verdict = Literal["spurious", "core", "correlated, not used", "not enough data", "no evidence"]
+Verdict = Literal[
+    "spurious",
+    "core",
+    "explained by another cue",
+    "used, not tied here",
+    "tied, not used",
+    "gap, not used",
+    "not enough data",
+    "no evidence",
+]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 
@@ -103,6 +113,7 @@ TABLES: dict[str, pa.Schema] = {
         labels=pa.list_(pa.string()),
         phrases=pa.list_(pa.string()),
         score=_REAL,
+        threshold=_REAL,
         region_ids=pa.list_(pa.string()),
     ),
     "associations": _table(
@@ -128,6 +139,12 @@ TABLES: dict[str, pa.Schema] = {
         gap_low=_REAL,
         gap_high=_REAL,
         gap_p=_WIDE,
+        gap_p_maxt=_WIDE,
+        gap_adjusted=_REAL,
+        gap_adjusted_low=_REAL,
+        gap_adjusted_high=_REAL,
+        gap_adjusted_p=_WIDE,
+        k_gap=_REAL,
         detectable_gap=_REAL,
         hallucination_gap=_REAL,
         hallucination_low=_REAL,
@@ -140,6 +157,10 @@ TABLES: dict[str, pa.Schema] = {
         cue_id=_TEXT,
         sample_id=_TEXT,
         intervention=_TEXT,
+        way=_TEXT,
+        look=_INT,
+        n_forwards=_INT,
+        source_id=_TEXT,
         area_frac=_REAL,
         prob_before=_REAL,
         prob_after=_REAL,
@@ -150,6 +171,8 @@ TABLES: dict[str, pa.Schema] = {
         logit_effect_control=_REAL,
         flipped=_BOOL,
         object_overlap=_REAL,
+        sharp=_BOOL,
+        covered_by=pa.list_(pa.string()),
     ),
     "cues": _table(
         "label,cue_id",
@@ -171,9 +194,23 @@ TABLES: dict[str, pa.Schema] = {
         n_ablated=_INT,
         n_flipped=_INT,
         fills_agree=_BOOL,
+        removal_effect=_REAL,
+        removal_low=_REAL,
+        removal_high=_REAL,
+        removal_p=_WIDE,
+        removal_q=_WIDE,
+        n_pasted=_INT,
+        paste_effect=_REAL,
+        paste_low=_REAL,
+        paste_high=_REAL,
+        paste_p=_WIDE,
+        paste_q=_WIDE,
         p_used=_WIDE,
         p_tied=_WIDE,
         q_value=_WIDE,
+        explained_by=_TEXT,
+        n_forwards=_INT,
+        n_forwards_saved=_INT,
         object_overlap=_REAL,
         n_with=_INT,
         n_without=_INT,
@@ -183,6 +220,10 @@ TABLES: dict[str, pa.Schema] = {
         gap=_REAL,
         gap_low=_REAL,
         gap_high=_REAL,
+        gap_adjusted=_REAL,
+        gap_adjusted_low=_REAL,
+        gap_adjusted_high=_REAL,
+        gap_p_maxt=_WIDE,
         n_audit_with=_INT,
         n_audit_without=_INT,
         detectable_gap=_REAL,

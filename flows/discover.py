@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from discovery.corridor import STAGES, corridor, plan, work
+from discovery.corridor import STAGES, corridor, plan, waves, work
 from discovery.run import Run
 from flows.screen import onlooker, plain_rows, slug
 
@@ -30,10 +30,12 @@ def discover(run_dir: str, until: str | None = None) -> str:
     run, progress = Run.open(run_dir), onlooker()
     for stage in corridor(until):
         shards = plan(run, stage)
-        parts = make_part.map(unmapped(run_dir), unmapped(stage.name), shards)
-        for done, part in enumerate(parts):
-            progress(stage.name, done, len(shards))
-            part.result()
+        done = 0
+        for wave in waves(run, stage, shards):
+            for part in make_part.map(unmapped(run_dir), unmapped(stage.name), wave):
+                progress(stage.name, done, len(shards))
+                part.result()
+                done += 1
         progress(stage.name, len(shards), len(shards))
         if stage.name == "report":
             publish(run)

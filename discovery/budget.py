@@ -1,0 +1,109 @@
+"""Effects so far → the photos that are tried next: those of the cues that are still in doubt.
+
+Each class, cue and way (removal, paste-in) is an arm. Its photos are looked at `looks` times, each time with twice as
+many. An arm stops at a look when its interval is decisive. Intervals at each look hold at once with the stated level
+(a Bonferroni share of it per look), so that stopping early does not make a finding easier: repeated confidence
+intervals, Jennison & Turnbull (1984).
+"""
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from discovery.config import AblateConfig
+from discovery.trials import REMOVAL
+
+ARM = ["label", "cue_id", "way"]
+
+
+def look_sizes(config: AblateConfig) -> tuple[int, ...]:
+    """Returns how many photos of an arm have been tried after each look, at most."""
+    sizes = {max(1, config.images_per_cue // 2**back) for back in range(config.looks)}
+    return tuple(sorted(sizes))
+
+
+def photos_for(trials: pl.DataFrame, effects: pl.DataFrame, look: int, config: AblateConfig) -> pl.DataFrame:
+    """Returns the rows of the queues that are tried at a look.
+
+    Args:
+        trials: as in `queues.Queues`.
+        effects: rows of all earlier looks.
+        look: counted from 0.
+        config: sizes of the looks, the level, and the budget.
+    """
+    sizes = look_sizes(config)
+    first = pl.when("tied").then(sizes[0]).otherwise(min(sizes[0], config.untied_images))
+    start = pl.lit(0) if look == 0 else first if look == 1 else pl.lit(sizes[look - 1])
+    stop = first if look == 0 else pl.lit(sizes[look])
+    if look:
+        n_pairs = trials.select("label", "cue_id").n_unique()
+        arms = trials.select(*ARM, "tied").unique(maintain_order=True)
+        trials = trials.join(in_doubt(arms, effects, n_pairs, config), on=ARM, maintain_order="left")
+    else:
+        trials = trials.with_columns(doubt=pl.lit(np.inf))
+    due = trials.filter(pl.col("position") >= start, pl.col("position") < stop)
+    return _within_budget(due, int(effects["n_forwards"].sum()), config).drop("doubt")
+
+
+def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: AblateConfig) -> pl.DataFrame:
+    """Returns the arms whose interval is not decisive yet, with `doubt`, the width of that interval.
+
+    Decisive is: *used* (log-odds differ from zero even after a correction for all pairs, and the interval of the
+    probability lies beyond `stop_effect`), *not used* (the interval lies within ± `stop_effect`), and for a cue that is
+    not tied to the class *no promise* (an uncorrected p-value above the level).
+
+    Args:
+        arms: label, cue_id, way, tied.
+        effects: rows so far.
+        n_pairs: classes and cues tried in the run.
+        config: level and effect.
+    """
+    level = config.stop_level / len(look_sizes(config))
+    found = arms.join(_moments(effects), on=ARM, how="left", maintain_order="left")
+    n = found["n"].fill_null(0).to_numpy().astype(float)
+    dof = np.maximum(n - 1, 1)
+    mean, error = found["mean"].fill_null(0.0).to_numpy(), found["error"].fill_null(np.inf).to_numpy()
+    half = np.where(n > 1, stats.t.isf(level / 2, dof) * error, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.nan_to_num(np.abs(found["logit_mean"].to_numpy()) / found["logit_error"].to_numpy(), nan=0.0)
+    # A sign-flip test over n photos, which is what is reported, cannot be surer than 2 / 2^n.
+    p = np.where(n > 1, np.maximum(2 * stats.t.sf(t, dof), 2.0 ** (1 - n)), 1.0)
+    used = (p * 2 * n_pairs <= level) & (np.abs(mean) - half >= config.stop_effect)
+    unused = (n > 1) & (np.abs(mean) + half <= config.stop_effect)
+    hopeless = ~found["tied"].to_numpy() & (p > config.stop_level)
+    open_arms = found.with_columns(doubt=pl.Series(2 * half)).filter(~pl.Series(used | unused | hopeless))
+    return open_arms.select(*ARM, "doubt")
+
+
+def n_forwards_at_most(config: AblateConfig, n_audit_with: int) -> int:
+    """Returns the forward passes that one class and cue would cost without looks: every photo, every way."""
+    removals = min(config.images_per_cue, n_audit_with) if n_audit_with >= config.min_images else 0
+    return 2 * (removals * config.fills_per_photo + (config.images_per_cue if config.paste else 0))
+
+
+def _moments(effects: pl.DataFrame) -> pl.DataFrame:
+    """Returns per arm the photos tried, and mean and standard error of the net effect in probability and log-odds."""
+    photos = effects.group_by(*ARM, "sample_id").agg(
+        net=(pl.col("effect") - pl.col("effect_control")).mean(),
+        net_logit=(pl.col("logit_effect") - pl.col("logit_effect_control")).mean(),
+    )
+    root = pl.len().sqrt()
+    return photos.group_by(ARM).agg(
+        n=pl.len(),
+        mean=pl.col("net").mean(),
+        error=pl.col("net").std() / root,
+        logit_mean=pl.col("net_logit").mean(),
+        logit_error=pl.col("net_logit").std() / root,
+    )
+
+
+def _within_budget(due: pl.DataFrame, spent: int, config: AblateConfig) -> pl.DataFrame:
+    """Cuts what is due to the forwards that are left: arms of tied cues first, those of which least is known before."""
+    if not config.max_forwards:
+        return due
+    cost = pl.when(pl.col("way") == REMOVAL).then(2 * config.fills_per_photo).otherwise(2)
+    order = due.with_row_index("row").sort(
+        ["tied", "doubt", "position", "label", "cue_id", "way"], descending=[True, True, False, False, False, False]
+    )
+    kept = order.filter(cost.cum_sum() <= config.max_forwards - spent)
+    return kept.sort("row").drop("row")

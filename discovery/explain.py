@@ -1,0 +1,113 @@
+"""Cues that were found and their effects → those that stand only on another cue, which goes with them.
+
+A coarse window holds the stamp that lies in it, and "text" is there wherever a date stamp is. Removing the one removes
+the other, so that each looks used. What tells them apart are the photos that show one without the other.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from discovery.config import RankConfig
+from discovery.stats import sign_flip_p
+from discovery.use import net_of
+
+STANDS, FALLS, UNKNOWN = "stands", "falls", "unknown"
+ALIKE = 0.1
+"""Shares that differ by less say that two cues lie over each other equally often."""
+
+
+@dataclass(frozen=True)
+class _Link:
+    """How a cue fares without another one.
+
+    Attributes:
+        share: of its photos in which the other one goes with it.
+        state: `stands` (its effect is shown in the photos without the other), `falls` (it is not, and is smaller
+            there), or `unknown` (too few such photos, or neither).
+    """
+
+    share: float
+    state: str
+
+
+def find_explained(rows: list[dict], effects: dict, config: RankConfig, seed: int) -> list[tuple[dict, dict]]:
+    """Finds the cues of one class that stand only on another one.
+
+    B is explained by A when both act the same way, A goes with B, and B's effect is smaller and not shown in the photos
+    without A; or when there are too few such photos to say and A goes with more than `explained_share` of B. A cue with
+    a rough place never explains one with an exact place for lack of photos. Of two cues that would explain each other
+    the one with an exact place stays, then the narrower one, then the one with the higher score.
+
+    Args:
+        rows: of `cues`, spurious or core, of one class; `paste_effect` tells which way is reported.
+        effects: (label, cue_id) → its rows of `effects`.
+        config: thresholds.
+        seed: of the sign flips.
+
+    Returns:
+        (explained, by which) pairs.
+    """
+    own = {row["cue_id"]: _reported(row, effects[row["label"], row["cue_id"]]) for row in rows}
+    sharp = {cue: bool(part["sharp"].fill_null(value=False).any()) for cue, part in own.items()}
+    links = {
+        (row["cue_id"], other["cue_id"]): _link(row, other, own[row["cue_id"]], config, seed)
+        for row in rows
+        for other in rows
+        if row is not other and np.sign(row["effect"]) == np.sign(other["effect"])
+    }
+
+    def depends(cue: str, other: str) -> bool:
+        link = links[cue, other]
+        if link.state == FALLS:
+            return link.share > 0
+        return link.state == UNKNOWN and link.share > config.explained_share and (sharp[other] or not sharp[cue])
+
+    found = []
+    for row in rows:
+        cue = row["cue_id"]
+        better = [
+            other
+            for other in rows
+            if (cue, other["cue_id"]) in links
+            and depends(cue, other["cue_id"])
+            and not (depends(other["cue_id"], cue) and _stays(row, other, links, sharp))
+        ]
+        if better and row["verdict"] == "spurious":
+            found.append((row, max(better, key=lambda other: (links[cue, other["cue_id"]].share, other["score"]))))
+    return found
+
+
+def _reported(row: dict, effects: pl.DataFrame) -> pl.DataFrame:
+    way = "removal" if row["effect"] == row["removal_effect"] else "paste"
+    return effects.filter(pl.col("way") == way)
+
+
+def _link(row: dict, other: dict, effects: pl.DataFrame, config: RankConfig, seed: int) -> _Link:
+    goes = pl.col("covered_by").list.contains(other["cue_id"]).fill_null(value=False)
+    together, alone = net_of(effects.filter(goes)), net_of(effects.filter(~goes))
+    share = len(together) / max(1, len(together) + len(alone))
+    if len(alone) < config.min_images:
+        return _Link(share, UNKNOWN)
+    sign = np.sign(row["effect"])
+    values = alone["net_logit"].to_numpy() * sign
+    p = sign_flip_p(values, config.sign_flips, np.random.default_rng(seed))
+    if p <= config.level and values.mean() > 0 and abs(alone["net"].mean()) >= config.min_effect:
+        return _Link(share, STANDS)
+    if len(together) < 2:
+        return _Link(share, UNKNOWN)
+    less = stats.ttest_ind(together["net_logit"].to_numpy() * sign, values, equal_var=False, alternative="greater")
+    return _Link(share, FALLS if less.pvalue <= config.level else UNKNOWN)
+
+
+def _stays(row: dict, other: dict, links: dict, sharp: dict[str, bool]) -> bool:
+    """Tells which of two cues that would explain each other stays: the first?"""
+    one, two = row["cue_id"], other["cue_id"]
+    if sharp[one] != sharp[two]:
+        return sharp[one]
+    mine, its = links[one, two].share, links[two, one].share
+    if abs(mine - its) > ALIKE:
+        return mine > its  # it hardly occurs without the other one: it is the narrower
+    return (row["score"], one) > (other["score"], two)

@@ -1,0 +1,130 @@
+"""Effects of one class and cue → what they say: net effect, interval and p-value, by removal and by paste-in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from discovery.config import RankConfig
+from discovery.stats import NOTHING, Estimate, mean_interval, sign_flip_p
+from discovery.trials import PASTE, REMOVAL
+
+CAREFUL_P = 0.01
+"""Below it the sign-flip test is repeated with ten times the flips, so that its smallest p-value is 1e-5."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one way of intervening (removal or paste-in) says.
+
+    Attributes:
+        effect: net change of probability: cue minus control, mean over photos.
+        logit: the same in log-odds, which is what is tested.
+        p: sign-flip p-value over photos, times the number of looks; 1 for too few photos, NaN for none.
+        n: photos.
+        n_flipped: photos whose prediction it changed.
+        agree: whether no intervention of this way points the other way (see `_agree`).
+    """
+
+    effect: Estimate
+    logit: Estimate
+    p: float
+    n: int
+    n_flipped: int
+    agree: bool
+
+
+UNTRIED = Way(NOTHING, NOTHING, np.nan, 0, 0, True)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What all interventions on one cue in one class say.
+
+    Attributes:
+        removal: of photos of the class with the cue.
+        paste: into photos of other classes without it.
+        n_forwards: forward passes spent.
+        object_overlap: mean share of the cue inside the object's box; NaN where there is none.
+    """
+
+    removal: Way = UNTRIED
+    paste: Way = UNTRIED
+    n_forwards: int = 0
+    object_overlap: float = np.nan
+
+    @property
+    def chosen(self) -> Way:
+        """The way with the smaller p-value: what is reported."""
+        if np.isnan(self.removal.p) or self.paste.p < self.removal.p:
+            return self.paste
+        return self.removal
+
+    @property
+    def p(self) -> float:
+        """The p-value of use by either way, corrected for having looked at both; NaN when nothing was tried."""
+        tried = [way.p for way in (self.removal, self.paste) if way.n]
+        return min(1.0, min(tried) * len(tried)) if tried else np.nan
+
+
+def measure_use(effects: pl.DataFrame, config: RankConfig, looks: int, rng: np.random.Generator) -> Use:
+    """Summarises the rows of `effects` of one class and cue.
+
+    Args:
+        effects: rows of both ways.
+        config: bootstrap resamples, sign flips, smallest number of photos.
+        looks: times at which more photos could have been asked for; levels are divided by it.
+        rng: of the resampling.
+    """
+    by_way = {key[0]: part for key, part in effects.group_by("way")}
+    overlap = effects["object_overlap"].mean()
+    return Use(
+        removal=_measure(by_way[REMOVAL], config, looks, rng) if REMOVAL in by_way else UNTRIED,
+        paste=_measure(by_way[PASTE], config, looks, rng) if PASTE in by_way else UNTRIED,
+        n_forwards=int(effects["n_forwards"].sum()),
+        object_overlap=np.nan if overlap is None else overlap,
+    )
+
+
+def net_of(effects: pl.DataFrame) -> pl.DataFrame:
+    """Returns per photo the net effect (`net`, `net_logit`) and `flipped`; interventions on one photo are averaged."""
+    net = effects.with_columns(
+        net=pl.col("effect") - pl.col("effect_control"),
+        net_logit=pl.col("logit_effect") - pl.col("logit_effect_control"),
+    )
+    return net.group_by("sample_id", maintain_order=True).agg(
+        pl.col("net", "net_logit").mean(), pl.col("flipped").any()
+    )
+
+
+def _measure(effects: pl.DataFrame, config: RankConfig, looks: int, rng: np.random.Generator) -> Way:
+    photos = net_of(effects)
+    values = photos["net_logit"].to_numpy()
+    confidence = 1 - 0.05 / looks
+    # Fewer photos than a verdict asks for show nothing, however alike they are.
+    p = sign_flip_p(values, config.sign_flips, rng) if len(values) >= config.min_images else 1.0
+    if p < CAREFUL_P:
+        p = sign_flip_p(values, 10 * config.sign_flips, rng)
+    return Way(
+        effect=mean_interval(photos["net"].to_numpy(), config.bootstrap, rng, confidence),
+        logit=mean_interval(values, config.bootstrap, rng, confidence),
+        p=min(1.0, p * looks),
+        n=len(photos),
+        n_flipped=int(photos["flipped"].sum()),
+        agree=_agree(effects, config.min_images),
+    )
+
+
+def _agree(effects: pl.DataFrame, min_images: int) -> bool:
+    """Tells whether no intervention's mean lies more than two standard errors on the other side of zero.
+
+    An intervention that was tried on fewer than `min_images` photos has no say, unless all were.
+    """
+    net = pl.col("logit_effect") - pl.col("logit_effect_control")
+    sides = effects.group_by("intervention").agg(
+        net.mean().alias("mean"), (net.std() / pl.len().sqrt()).fill_null(np.inf).alias("error"), pl.len().alias("n")
+    )
+    sides = sides.filter(pl.col("n") >= min(min_images, sides["n"].max()))
+    clear = sides.filter(pl.col("mean").abs() > 2 * pl.col("error"))["mean"].sign()
+    overall = np.sign((effects["logit_effect"] - effects["logit_effect_control"]).mean())
+    return clear.n_unique() <= 1 and (not len(clear) or clear[0] == overall)
