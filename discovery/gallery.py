@@ -1,4 +1,4 @@
-"""Cues and photos → thumbnails: the cue outlined, the same photos with it removed, photos without it."""
+"""Cues and photos → thumbnails: the cue outlined, the same photos without it, others with it pasted in, and without."""
 
 import zlib
 from collections.abc import Iterable
@@ -15,22 +15,32 @@ from discovery.errors import DataError
 from discovery.images import read_image, resize, thumbnail_data_url
 from discovery.regions import WHOLE_IMAGE, draw_mask
 from discovery.run import Run
+from discovery.schema import WHOLE_IMAGE_KINDS
+from discovery.trials import PASTE, REMOVAL, UNSEEN
 
 POOL = 400
 """Audited photos per class among which those without a cue are looked for: bounds the memory."""
+PASTED = 3
+"""Photos with a pasted cue that are shown at most."""
 OUTLINE_RGB = (255, 40, 120)
 CASING_RGB = (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One thumbnail: its data URL, the photo it shows, and the probability of the class printed under it."""
+    """One thumbnail: its data URL, the photo it shows, and the probability of the class printed under it.
+
+    Attributes:
+        prob_control: with the control removed or pasted in.
+        prob_before: of the photo as it was, where another one is printed; null in all but pasted photos.
+    """
 
     url: str
     uri: str
     prob: float | None
     prob_control: float | None = None
     intervention: str | None = None
+    prob_before: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,14 @@ class Gallery:
     """The photos of one cue of one class; `removed` follows the order of `present` and may be shorter.
 
     Attributes:
+        pasted: photos of other classes with the cue pasted in.
         phrases: what the detectors were asked for where they drew the outlined regions.
         detectors: who drew them.
     """
 
     present: tuple[Shot, ...]
     removed: tuple[Shot, ...]
+    pasted: tuple[Shot, ...]
     absent: tuple[Shot, ...]
     phrases: tuple[str, ...]
     detectors: tuple[str, ...]
@@ -52,8 +64,8 @@ class Gallery:
 def make_galleries(run: Run, cues: pl.DataFrame) -> dict[tuple[str, str], Gallery]:
     """Draws the thumbnails of some cues.
 
-    Photos with the cue are taken evenly from its largest to its smallest effect, those without it at
-    random (by a hash of their id), so that neither row is a selection of convenient examples.
+    Photos with the cue, and those that it was pasted into, are taken evenly from its largest to its smallest
+    effect, those without it at random (by a hash of their id): no row is a selection of convenient examples.
 
     Args:
         run: the run, up to its ablations; only the rows that are needed are kept of its large tables.
@@ -66,13 +78,16 @@ def make_galleries(run: Run, cues: pl.DataFrame) -> dict[tuple[str, str], Galler
         DataError: a photo is not where it was when it was ingested.
     """
     effects = _picked_effects(run, cues)
-    photos = _photos(run, cues["label"].unique().to_list(), effects["sample_id"])
+    named = pl.concat([effects["sample_id"], effects["source_id"].drop_nulls()])
+    photos = _photos(run, cues["label"].unique().to_list(), named)
     seen = _presences(run, cues["cue_id"], photos["sample_id"])
     rows = {(row["label"], row["cue_id"]): row for row in cues.iter_rows(named=True)}
     shown = {key: _present(run, row, effects, seen, photos) for key, row in rows.items()}
-    regions = _regions(run, [name for frame in shown.values() for name in frame["region_ids"].explode()])
+    pasted = {key: _pasted(row, effects, seen, photos) for key, row in rows.items()}
     without = {key: _absent(run, row, seen, photos) for key, row in rows.items()}
-    return {key: _draw(run, row["kind"], shown[key], without[key], regions) for key, row in rows.items()}
+    placed = [name for frame in (*shown.values(), *pasted.values()) for name in frame["region_ids"].explode()]
+    regions = _regions(run, placed)
+    return {key: _draw(run, shown[key], pasted[key], without[key], regions) for key in rows}
 
 
 def read_where(run: Run, table: str, columns: list[str], keep: pl.Expr) -> pl.DataFrame:
@@ -82,17 +97,28 @@ def read_where(run: Run, table: str, columns: list[str], keep: pl.Expr) -> pl.Da
 
 
 def _picked_effects(run: Run, cues: pl.DataFrame) -> pl.DataFrame:
-    columns = ["label", "cue_id", "sample_id", "intervention", "prob_before", "prob_after", "prob_control"]
-    read = [*columns, "effect", "effect_control"]
-    keep = pl.col("cue_id").is_in(cues["cue_id"].unique().to_list())
-    effects = read_where(run, "effects", read, keep).join(cues, on=["label", "cue_id"], how="semi")
-    effects = effects.with_columns(selectors.float().fill_nan(None))
+    """Returns one row for every photo to show of a class, cue and way, the largest net effects first."""
+    keys = ["label", "cue_id", "way"]
+    columns = [
+        *keys,
+        "sample_id",
+        "source_id",
+        "intervention",
+        "area_frac",
+        "prob_before",
+        "prob_after",
+        "prob_control",
+    ]
+    keep = pl.col("cue_id").is_in(cues["cue_id"].unique().to_list()) & (pl.col("intervention") != UNSEEN)
+    effects = read_where(run, "effects", [*columns, "effect", "effect_control"], keep)
+    effects = effects.join(cues, on=["label", "cue_id"], how="semi").with_columns(selectors.float().fill_nan(None))
     net = (pl.col("effect") - pl.col("effect_control").fill_null(0.0)).mean()
-    named = effects.with_columns(net=net.over("label", "cue_id", "sample_id")).sort("intervention")
-    photos = named.unique(["label", "cue_id", "sample_id"], keep="first")
-    photos = photos.sort(["label", "cue_id", "net", "sample_id"], descending=[False, False, True, False])
-    groups = photos.partition_by("label", "cue_id", maintain_order=True)
-    picked = [group[_spread(len(group), run.config.report.photos_per_cue)] for group in groups]
+    named = effects.with_columns(net=net.over(*keys, "sample_id")).sort("intervention")
+    photos = named.unique([*keys, "sample_id"], keep="first")
+    photos = photos.sort([*keys, "net", "sample_id"], descending=[False, False, False, True, False])
+    number = {REMOVAL: run.config.report.photos_per_cue, PASTE: min(PASTED, run.config.report.photos_per_cue)}
+    groups = photos.partition_by(keys, maintain_order=True)
+    picked = [group[_spread(len(group), number[group["way"][0]])] for group in groups]
     return pl.concat([photos.clear(), *picked]).select(columns)
 
 
@@ -126,17 +152,30 @@ def _presences(run: Run, cue_ids: pl.Series, sample_ids: pl.Series) -> pl.DataFr
 
 
 def _present(run: Run, row: dict, effects: pl.DataFrame, seen: pl.DataFrame, photos: pl.DataFrame) -> pl.DataFrame:
-    """Returns the photos to show with the cue: the ablated ones, else those where it is plainest."""
+    """Returns the photos to show with the cue: those it was removed from, else those where it is plainest."""
     own = seen.filter(pl.col("cue_id") == row["cue_id"]).drop("cue_id")
-    ablated = effects.filter((pl.col("label") == row["label"]) & (pl.col("cue_id") == row["cue_id"]))
-    if len(ablated):
-        known = ablated.join(photos.select("sample_id", "uri"), on="sample_id", how="inner", maintain_order="left")
-        return known.join(own, on="sample_id", how="left", maintain_order="left")
+    removed = effects.filter(label=row["label"], cue_id=row["cue_id"], way=REMOVAL)
+    if len(removed):
+        known = removed.join(photos.select("sample_id", "uri"), on="sample_id", how="inner", maintain_order="left")
+        found = known.join(own, on="sample_id", how="left", maintain_order="left")
+        return found.with_columns(kind=pl.lit(row["kind"]))
     candidates = photos.filter((pl.col("label") == row["label"]) & pl.col("audit"))
     plain = candidates.join(own, on="sample_id", how="inner").sort("score", "sample_id", descending=[True, False])
     return plain.head(run.config.report.photos_per_cue).with_columns(
         intervention=pl.lit(None, pl.String), prob_before="prob_label", prob_after=None, prob_control=None
     )
+
+
+def _pasted(row: dict, effects: pl.DataFrame, seen: pl.DataFrame, photos: pl.DataFrame) -> pl.DataFrame:
+    """Returns the photos to show with the cue pasted in; `region_ids` are those of the photo that it is cut from."""
+    pasted = effects.filter(label=row["label"], cue_id=row["cue_id"], way=PASTE)
+    source = seen.filter(cue_id=row["cue_id"]).select(source_id="sample_id", region_ids="region_ids")
+    uris = photos.select("sample_id", "uri")
+    found = pasted.join(uris, on="sample_id", how="inner", maintain_order="left")
+    sources = uris.rename({"sample_id": "source_id", "uri": "source_uri"})
+    found = found.join(sources, on="source_id", how="inner", maintain_order="left")
+    found = found.join(source, on="source_id", how="left", maintain_order="left")
+    return found.with_columns(kind=pl.lit(row["kind"]))
 
 
 def _absent(run: Run, row: dict, seen: pl.DataFrame, photos: pl.DataFrame) -> pl.DataFrame:
@@ -148,30 +187,37 @@ def _absent(run: Run, row: dict, seen: pl.DataFrame, photos: pl.DataFrame) -> pl
 
 def _regions(run: Run, region_ids: Iterable[str | None]) -> dict[str, dict]:
     wanted = sorted({name for name in region_ids if name is not None})
-    columns = ["region_id", "attribute_id", "detector", "x0", "y0", "x1", "y1", "mask_rle"]
+    columns = ["region_id", "attribute_id", "detector", "score", "x0", "y0", "x1", "y1", "mask_rle"]
     regions = read_where(run, "regions", columns, pl.col("region_id").is_in(wanted))
     asked = run.read("attributes", columns=["attribute_id", "phrase"]).unique("attribute_id")
     named = regions.join(asked, on="attribute_id", how="left")
     return {row["region_id"]: row for row in named.iter_rows(named=True)}
 
 
-def _draw(run: Run, kind: str, shown: pl.DataFrame, without: pl.DataFrame, regions: dict[str, dict]) -> Gallery:
+def _draw(
+    run: Run, shown: pl.DataFrame, pasted: pl.DataFrame, without: pl.DataFrame, regions: dict[str, dict]
+) -> Gallery:
     present, removed, drawn = [], [], []
     for row in shown.iter_rows(named=True):
-        found = [regions[name] for name in row["region_ids"] or [] if name in regions]
+        found = _found(row, regions)
         image = _read(run, row["uri"])
         mask = _mask(found, image.shape[:2])
         present.append(Shot(_outlined(run, image, mask), row["uri"], row["prob_before"]))
         drawn += found
         if row["intervention"] is not None:
-            removed.append(_removed(run, image, mask, {**row, "kind": kind}))
+            removed.append(_removed(run, image, mask, row))
+    shots = [_paste(run, row, _found(row, regions)) for row in pasted.iter_rows(named=True)]
     absent = [
         Shot(_thumbnail(run, _read(run, row["uri"])), row["uri"], row["prob_label"])
         for row in without.iter_rows(named=True)
     ]
     phrases = sorted({region["phrase"] for region in drawn} - {None})
     detectors = sorted({region["detector"] for region in drawn} - {None})
-    return Gallery(tuple(present), tuple(removed), tuple(absent), tuple(phrases), tuple(detectors))
+    return Gallery(tuple(present), tuple(removed), tuple(shots), tuple(absent), tuple(phrases), tuple(detectors))
+
+
+def _found(row: dict, regions: dict[str, dict]) -> list[dict]:
+    return [regions[name] for name in row["region_ids"] or [] if name in regions]
 
 
 def _read(run: Run, uri: str) -> np.ndarray:
@@ -205,6 +251,27 @@ def _outlined(run: Run, image: np.ndarray, mask: np.ndarray) -> str:
 def _removed(run: Run, image: np.ndarray, mask: np.ndarray, row: dict) -> Shot:
     without = interventions.show_removed(image, mask, row["kind"], row["intervention"])
     return Shot(_thumbnail(run, without), row["uri"], row["prob_after"], row["prob_control"], row["intervention"])
+
+
+def _paste(run: Run, row: dict, regions: list[dict]) -> Shot:
+    """Draws the cue of one photo into another, on the whole photos: the model sees its own crop of them."""
+    target, source = _read(run, row["uri"]), _read(run, row["source_uri"])
+    if row["kind"] in WHOLE_IMAGE_KINDS:
+        pair = interventions.whole_image_paste(target, source, row["kind"])
+        mask = np.ones(target.shape[:2], bool)
+    else:
+        cut = _cut(regions, source.shape[:2], row["area_frac"])
+        pair = interventions.paste_pair(target, source, cut, cut)
+        mask = cv2.resize(cut.view(np.uint8), target.shape[1::-1], interpolation=cv2.INTER_NEAREST).view(bool)
+    url = _outlined(run, target if pair is None else pair.removed, mask)
+    return Shot(url, row["uri"], row["prob_after"], row["prob_control"], row["intervention"], row["prob_before"])
+
+
+def _cut(regions: list[dict], size_px: tuple[int, int], area_frac: float | None) -> np.ndarray:
+    """Returns what was cut out: all of the cue or its clearest region, whichever is nearer to the share that was."""
+    whole = _mask(regions, size_px)
+    clearest = _mask(sorted(regions, key=lambda region: -(region["score"] or 0.0))[:1], size_px)
+    return min((whole, clearest), key=lambda mask: abs(mask.mean() - (area_frac or 0.0)))
 
 
 def _thumbnail(run: Run, image: np.ndarray) -> str:

@@ -15,14 +15,17 @@ import polars as pl
 from polars import selectors
 
 from discovery import __version__
-from discovery.config import RankConfig
+from discovery.budget import look_sizes
+from discovery.config import RunConfig
 from discovery.gallery import Gallery, make_galleries
 from discovery.run import Run
-from discovery.schema import SCHEMA_VERSION
+from discovery.schema import SCHEMA_VERSION, VERDICTS
+from discovery.trials import PASTE, REMOVAL
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
-VERDICT_ORDER = ("spurious", "correlated, not used", "core", "not enough data", "no evidence")
-CARD_VERDICTS = VERDICT_ORDER[:3]
+CARD_VERDICTS = tuple(name for name in VERDICTS if name not in ("not enough data", "no evidence"))
+DECIDING = ("images_per_cue", "looks", "untied_images", "screen_p", "stop_level", "stop_effect")
+"""Settings of `ablate` that decide which evidence a verdict has; `rank` decides by all of its own."""
 MAX_CARDS = 60
 """Cues with photos on one page, and rows in its tables: what a browser opens at once, a few MB."""
 MAX_ROWS = 2_000
@@ -56,10 +59,11 @@ def render_page(run: Run, facts: dict[str, Any], counts: pl.DataFrame) -> str:
     content = {
         "run": facts,
         "finding": finding(cues, counts["label"].to_list()),
-        "verdict_counts": [(name, int((cues["verdict"] == name).sum())) for name in VERDICT_ORDER],
+        "verdict_counts": [(name, int((cues["verdict"] == name).sum())) for name in VERDICTS],
         "classes": _classes(run, cues, cards, counts),
         "axis": effect_axis(cards, run.config.rank.min_effect),
-        "thresholds": _thresholds(run.config.rank),
+        "thresholds": _thresholds(run.config),
+        "n_looks": len(look_sizes(run.config.ablate)),
         "config": run.config,
         "config_json": run.config.model_dump_json(indent=2),
         "skipped": _skipped(run.path / "skipped.csv"),
@@ -73,9 +77,7 @@ def finding(cues: pl.DataFrame, labels: list[str]) -> str:
     spurious = cues.filter(pl.col("verdict") == "spurious").sort("score", descending=True, nulls_last=True)
     if spurious.is_empty():
         unknown = int((cues["verdict"] == "not enough data").sum())
-        rest = (
-            f" {unknown} of {len(cues)} had too few photos to be judged, which does not clear them." if unknown else ""
-        )
+        rest = f" {unknown} of {len(cues)} could not be judged, which does not clear them." if unknown else ""
         return f"No spurious cue was found among the {len(cues)} class–cue pairs that were tried.{rest}"
     first = spurious.row(0, named=True)
     pairs = "one spurious cue" if len(spurious) == 1 else f"{len(spurious)} spurious cues"
@@ -83,9 +85,17 @@ def finding(cues: pl.DataFrame, labels: list[str]) -> str:
     lead = f"The model leans on {pairs} {where}; the plainest is “{first['phrase']}” for {first['label']}"
     if not _finite(first["effect"]):
         return f"{lead}."
-    moved = "costs" if first["effect"] > 0 else "adds"
-    size = f"{abs(first['effect']):.2f} of the probability of {first['label']}"
-    return f"{lead}: removing it {moved} {size}, net of what a matched control does."
+    pasted = headline(first) == PASTE
+    done = "pasting it into photos of other classes" if pasted else "removing it"
+    moved, of = ("adds", "to") if (first["effect"] > 0) == pasted else ("costs", "of")
+    size = f"{abs(first['effect']):.2f} {of} the probability of {first['label']}"
+    return f"{lead}: {done} {moved} {size}, net of what a matched control does."
+
+
+def headline(cue: dict[str, Any]) -> str | None:
+    """Returns the way that a row's `effect` is of: the one with the smaller p-value; None when none was tried."""
+    ways = [(cue[f"{way}_p"], way) for way in (REMOVAL, PASTE) if _finite(cue[f"{way}_p"])]
+    return min(ways, key=lambda way: way[0])[1] if ways else None
 
 
 def choose_cards(cues: pl.DataFrame, per_class: int) -> pl.DataFrame:
@@ -98,14 +108,15 @@ def choose_cards(cues: pl.DataFrame, per_class: int) -> pl.DataFrame:
 
 def effect_axis(cards: pl.DataFrame, min_effect: float) -> dict[str, float]:
     """Returns the common ends of all interval plots, so that their lengths compare across the page."""
-    ends = [value for name in ("effect", "effect_low", "effect_high") for value in cards[name] if _finite(value)]
+    names = [f"{way}_{end}" for way in (REMOVAL, PASTE) for end in ("effect", "low", "high")]
+    ends = [value for name in names for value in cards[name] if _finite(value)]
     low, high = min([-min_effect * 2, *ends]), max([min_effect * 2, *ends])
     return {"low": low - 0.06 * (high - low), "high": high + 0.06 * (high - low), "min_effect": min_effect}
 
 
 def _classes(run: Run, cues: pl.DataFrame, cards: pl.DataFrame, counts: pl.DataFrame) -> list[dict[str, Any]]:
     galleries = make_galleries(run, cards)
-    observed = ["accuracy_with", "accuracy_without", "gap_p", "hallucination_low", "hallucination_high"]
+    observed = ["accuracy_with", "accuracy_without", "hallucination_low", "hallucination_high"]
     keys = ["label", "cue_id"]
     full = _in_order(cues.join(run.read("associations", columns=[*keys, *observed]), on=keys, how="left"))
     full = full.with_columns(selectors.float().fill_nan(None))
@@ -135,13 +146,19 @@ def _cards(shown: pl.DataFrame, galleries: dict[tuple[str, str], Gallery], numbe
 
 
 def _in_order(cues: pl.DataFrame) -> pl.DataFrame:
-    order = pl.col("verdict").replace_strict(VERDICT_ORDER, range(len(VERDICT_ORDER)), default=99)
+    order = pl.col("verdict").replace_strict(VERDICTS, range(len(VERDICTS)), default=len(VERDICTS))
     return cues.sort("label", order, "rank", "cue_id", nulls_last=True)
 
 
-def _thresholds(rank: RankConfig) -> list[dict[str, Any]]:
-    fields = type(rank).model_fields.items()
-    return [{"name": name, "value": getattr(rank, name), "meaning": field.description or ""} for name, field in fields]
+def _thresholds(config: RunConfig) -> list[dict[str, Any]]:
+    names = [f"rank.{name}" for name in type(config.rank).model_fields] + [f"ablate.{name}" for name in DECIDING]
+    rows = []
+    for name in names:
+        section, key = name.split(".")
+        part = getattr(config, section)
+        meaning = type(part).model_fields[key].description or ""
+        rows.append({"name": name, "value": getattr(part, key), "meaning": meaning})
+    return rows
 
 
 def _skipped(path: Path) -> dict[str, Any]:
@@ -173,7 +190,7 @@ def _environment() -> jinja2.Environment:
     # Phrases and labels come from users and models: everything is escaped, whatever the file is called.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.lstrip_blocks = True
-    environment.filters |= {"number": _number, "p": _p, "percent": _percent, "sha256": _sha256}
+    environment.filters |= {"number": _number, "p": _p, "percent": _percent, "sha256": _sha256, "headline": headline}
     return environment
 
 

@@ -139,7 +139,7 @@ STAGE = Stage(
         "predictions",
         "attributes",
     ),
-    config=lambda c: (c.report, c.rank, c.export, c.name, c.dataset.root),
+    config=lambda c: (c.report, c.rank, c.ablate, c.export, c.name, c.dataset.root),
     work=_work,
     files=FILES,
     outside=_template_state,

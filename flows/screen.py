@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from discovery.calibration import Calibration
     from discovery.corridor import Progress
     from discovery.grade import Grade
 
@@ -52,16 +53,20 @@ def progress_bars(*, quiet: bool = False) -> "Iterator[Progress]":
 
 
 def ranking(cues: "pl.DataFrame", *, per_class: int) -> "Table":
-    """Returns the first cues of every class as a table: verdict, effect with its interval, q-value."""
+    """Returns the first cues of every class as a table: verdict, effect with its interval, q-value, and that by way."""
     from rich.table import Table
 
-    table = Table("class", "rank", "cue", "kind", "verdict", "effect [interval]", "q", title="Cues")
+    columns = ("class", "rank", "cue", "kind", "verdict", "effect [interval]", "q", "removal", "paste")
+    table = Table(
+        *map(_escape, columns), title="Cues", caption="removal, paste: the q-value of the effect by that way alone"
+    )
     for name, rows in cues.sort("label", "rank").group_by("label", maintain_order=True):
         for row in rows.head(per_class).iter_rows(named=True):
             spread = f"{number(row['effect'])} [{number(row['effect_low'])}, {number(row['effect_high'])}]"
             first = str(name[0]) if row["rank"] == rows["rank"][0] else ""
             cells = (first, str(row["rank"]), row["phrase"], row["kind"], row["verdict"], spread)
-            table.add_row(*map(_escape, cells), number(row["q_value"], signed=False))
+            q_values = (number(row[name], signed=False) for name in ("q_value", "removal_q", "paste_q"))
+            table.add_row(*map(_escape, cells), *q_values)
         table.add_section()
     return table
 
@@ -89,6 +94,39 @@ def grading(grade: "Grade") -> "list[RenderableType]":
         f"wrongly reported: {grade.false_reports}"
     )
     return parts
+
+
+def calibration(made: "Calibration") -> "list[RenderableType]":
+    """Returns what became of planted cues at every strength, what nulls reported, and both in a few lines."""
+    from rich.table import Table
+
+    from discovery.calibration import largest_missed, smallest_found
+
+    strengths = [f"{point.strength:g}" for point in made.curves[0].points]
+    table = Table("planted", "kind", "class", "V", "AUC", *strengths, title="Planted effect → measured, by strength")
+    for curve in made.curves:
+        cells = (curve.phrase, curve.kind, curve.label, number(curve.cramers_v, signed=False))
+        points = (f"{_hundredths(p.planted)} → {_hundredths(p.effect)}{' *' if p.found else ''}" for p in curve.points)
+        table.add_row(*map(_escape, cells), f"{curve.sensor_auc:.2f}", *points)
+    runs, false = made.nulls.runs, made.nulls.false
+    parts: list[RenderableType] = [
+        table,
+        "* reported as spurious. Strength: log-odds added where the sensor sees the cue; 0: the model as it is. "
+        "AUC: how well the sensor sees it; near 0.5 nothing was planted.",
+        f"smallest planted effect found: {_hundredths(smallest_found(made.curves))}; "
+        f"largest missed: {_hundredths(largest_missed(made.curves))}",
+        f"runs on permuted presences with a false report: {false} of {runs} (at most {made.nulls.share_at_most:.0%})",
+    ]
+    if made.already_there:
+        rows = (f"{row['label']}: {row['phrase']} ({number(row['effect'])})" for row in made.already_there)
+        parts.append(_escape(f"already there, not planted: {'; '.join(rows)}"))
+    if made.left_out:
+        parts.append(_escape(f"classes left out: {', '.join(made.left_out)}"))
+    return parts
+
+
+def _hundredths(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
 
 
 def number(value: float | None, *, signed: bool = True) -> str:

@@ -112,7 +112,9 @@ def test_what_marks_the_class_itself_is_no_match_for_its_cue(planted):
     ]
 
 
-@pytest.mark.parametrize("verdict", ["core", "correlated, not used", "not enough data", "no evidence"])
+@pytest.mark.parametrize(
+    "verdict", ["core", "explained by another cue", "tied, not used", "not enough data", "no evidence"]
+)
 def test_cue_with_another_verdict_is_missed_and_its_verdict_told(planted, verdict):
     graded = grade(_cues(("cat", "c1", "dot", 4, verdict, 0.3)), _presences(c1=_photos_with("red circle")), planted)
     missed = _plant(graded, "red circle")

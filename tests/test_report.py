@@ -17,7 +17,8 @@ from PIL import Image
 from discovery.config import make_config
 from discovery.errors import DataError
 from discovery.gallery import make_galleries
-from discovery.page import VERDICT_ORDER, choose_cards, effect_axis, finding
+from discovery.interventions import Pair
+from discovery.page import DECIDING, choose_cards, effect_axis, finding, headline
 from discovery.regions import encode_rle
 from discovery.report import FILES, STAGE, render_csv, render_json, render_report
 from discovery.run import Run, part_fingerprint
@@ -82,16 +83,34 @@ def cue_rows() -> list[dict]:
     numbers = {
         "effect_low": 0.1011,
         "effect_high": 0.3011,
+        "removal_effect": 0.2143,
+        "removal_low": 0.1011,
+        "removal_high": 0.3011,
+        "removal_p": 0.0021,
+        "removal_q": 0.0084,
+        "paste_effect": 0.0777,
+        "paste_low": -0.0111,
+        "paste_high": 0.1666,
+        "paste_p": 0.0345,
+        "paste_q": 0.0456,
         "q_value": 0.0123,
         "gap": 0.25,
         "gap_low": -0.05,
         "gap_high": 0.55,
+        "gap_adjusted": 0.15,
+        "gap_adjusted_low": -0.15,
+        "gap_adjusted_high": 0.45,
+        "gap_p_maxt": 0.321,
     }
     counts = {
         "n_with": 3,
         "n_without": 3,
         "n_ablated": 3,
         "n_flipped": 1,
+        "n_pasted": 7,
+        "n_forwards": 26,
+        "n_forwards_saved": 134,
+        "fills_agree": True,
         "prevalence": 0.5,
         "prevalence_rest": 0.25,
     }
@@ -124,10 +143,14 @@ def fill(run: Run, cues: list[dict], samples: list[dict]) -> None:
         "label": "cat",
         "cue_id": "sofa",
         "intervention": "blur",
+        "way": "removal",
         "prob_before": 0.9375,
         "prob_after": 0.4375,
     }
     effect |= {"prob_control": 0.8125, "effect": 0.5, "effect_control": 0.125}
+    paste = {"label": "cat", "cue_id": "sofa", "intervention": "paste", "way": "paste", "area_frac": 0.25}
+    paste |= {"source_id": "s06", "prob_before": 0.0625, "prob_after": 0.5625, "prob_control": 0.1875}
+    paste |= {"effect": 0.5, "effect_control": 0.125}
     tables = {
         "samples": samples,
         "predictions": [
@@ -152,7 +175,8 @@ def fill(run: Run, cues: list[dict], samples: list[dict]) -> None:
         ]
         + [{"cue_id": "tint", "sample_id": s["sample_id"], "score": 1.0, "region_ids": []} for s in samples],
         "associations": [{"label": c["label"], "cue_id": c["cue_id"], "accuracy_with": 0.875} for c in cues],
-        "effects": [effect | {"sample_id": s["sample_id"]} for s in with_sofa if s["label"] == "cat"],
+        "effects": [effect | {"sample_id": s["sample_id"]} for s in with_sofa if s["label"] == "cat"]
+        + [paste | {"sample_id": s["sample_id"]} for s in samples[9:]],
         "cues": cues,
     }
     for table, records in tables.items():
@@ -215,6 +239,12 @@ def test_the_page_prints_the_numbers_of_the_tables(run):
         "50.0 % · 25.0 %",
         "0.61",
         "3 · 3",
+        "Removal +0.214 +0.101 to +0.301 0.008 3",
+        "Paste-in +0.078 −0.011 to +0.167 0.046 7",
+        "Predictions flipped 1 of 3 photos",
+        "Forwards · saved 26 · 134",
+        "Fills agree yes",
+        "Adjusted gap +0.15 (−0.15 to +0.45) p of the gap 0.321",
     ):
         assert printed in text
     assert "Accuracy, audited photos 50.0 %" in text
@@ -230,9 +260,74 @@ def test_each_photo_carries_its_probability_before_after_and_of_the_control(run)
     assert (gallery.phrases, gallery.detectors) == (("crimson couch",), ("conse",))
 
 
+def test_pasted_photos_are_of_other_classes_and_carry_three_probabilities(run):
+    gallery = make_galleries(run, run.read("cues").filter(pl.col("verdict") == "spurious"))["cat", "sofa"]
+    assert [shot.uri for shot in gallery.pasted] == ["photo 9.png", "photo 10.png", "photo 11.png"]
+    assert [(s.prob_before, s.prob, s.prob_control) for s in gallery.pasted] == [(0.0625, 0.5625, 0.1875)] * 3
+    text = Page(render_report(run)).text
+    assert "Pasted into photos of other classes" in text
+    assert "0.06 → 0.56 control 0.19" in text
+
+
+def test_the_cue_is_cut_from_its_source_and_shown_in_its_target(run, monkeypatch):
+    asked = []
+
+    def paste(target, source, mask, control):
+        asked.append((target, source, mask))
+        return Pair("paste", target, target)
+
+    monkeypatch.setattr("discovery.interventions.paste_pair", paste)
+    render_report(run)
+    root = Path(run.config.dataset.root)
+    target, source, mask = asked[0]
+    assert (target == np.asarray(Image.open(root / "photo 9.png"))).all()
+    assert (source == np.asarray(Image.open(root / "photo 6.png"))).all()
+    assert mask[12:, :16].all()
+    assert mask.sum() == 12 * 16
+
+
+@pytest.mark.parametrize(("area_frac", "cut_px"), [(0.25, 12 * 16), (0.02, 18), (None, 18)])
+def test_the_clearest_region_alone_is_shown_where_it_alone_was_pasted(run, monkeypatch, area_frac, cut_px):
+    asked = []
+    monkeypatch.setattr(
+        "discovery.interventions.paste_pair",
+        lambda target, source, mask, control: asked.append(mask) or Pair("paste", target, target),
+    )
+    small = np.zeros((24, 32), bool)
+    small[2:5, 3:9] = True
+    clearest = {"region_id": "r-small", "sample_id": "s06", "score": 9.0, "attribute_id": "a1", "detector": "conse"}
+    clearest |= {"mask_rle": encode_rle(small), "x0": 3.0, "y0": 2.0, "x1": 9.0, "y1": 5.0}
+    run.write("regions", pl.concat([run.read("regions"), rows("regions", [clearest])]), shard=0, fingerprint="x")
+    both = pl.when(pl.col("sample_id") == "s06").then(pl.lit(["r-s06", "r-small"])).otherwise("region_ids")
+    presences = run.read("presences").with_columns(region_ids=both)
+    run.write("presences", presences, shard=0, fingerprint="x")
+    effects = run.read("effects").with_columns(area_frac=pl.lit(area_frac, pl.Float32))
+    run.write("effects", effects, shard=0, fingerprint="x")
+    render_report(run)
+    assert {mask.sum() for mask in asked} == {cut_px + (18 if area_frac == 0.25 else 0)}
+
+
+def test_a_cue_without_a_place_is_given_to_the_whole_target(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("discovery.interventions.whole_image_paste", lambda *args: asked.append(args))
+    run = make_run(tmp_path, [cue_rows()[0] | {"cue_id": "tint", "kind": "colour"}])
+    effects = run.read("effects").with_columns(cue_id=pl.lit("tint"))
+    run.write("effects", effects.filter(way="paste"), shard=0, fingerprint="x")
+    assert "Pasted into photos of other classes" in render_report(run)
+    assert [args[2] for args in asked] == ["colour"] * 3
+
+
+def test_what_lies_outside_the_models_view_is_not_shown_as_removed(run):
+    effects = run.read("effects").with_columns(intervention=pl.lit("unseen"))
+    run.write("effects", effects, shard=0, fingerprint="x")
+    gallery = make_galleries(run, run.read("cues").filter(pl.col("verdict") == "spurious"))["cat", "sofa"]
+    assert (gallery.removed, gallery.pasted) == ((), ())
+    assert len(gallery.present) == 3
+
+
 def test_photos_with_the_cue_run_evenly_from_the_largest_to_the_smallest_effect(tmp_path):
     run = make_run(tmp_path, report={"photos_per_cue": 2})
-    base = {"label": "cat", "cue_id": "sofa", "effect_control": 0.0, "prob_before": 1.0}
+    base = {"label": "cat", "cue_id": "sofa", "effect_control": 0.0, "prob_before": 1.0, "way": "removal"}
     effects = [
         base | {"sample_id": f"s{i:02d}", "intervention": fill, "effect": [0.1, 0.6, 0.3, 0.4][i] + sign}
         for i in range(4)
@@ -289,7 +384,9 @@ def test_the_page_stands_alone(run):
 def test_the_page_shows_thresholds_with_their_meaning_and_what_was_skipped(run):
     (run.path / "skipped.csv").write_text("uri,reason\n<b>.jpg,the file is empty\n")
     text = Page(render_report(run)).text
-    assert "rank.min_effect 0.02 smallest net loss of probability that counts as use" in text
+    assert "rank.min_effect 0.02 smallest net change of probability that counts as use" in text
+    for name in DECIDING:
+        assert f"ablate.{name} {getattr(run.config.ablate, name)} " in text
     assert "<b>.jpg the file is empty" in text
 
 
@@ -361,11 +458,35 @@ def test_a_changed_rank_threshold_or_template_asks_for_a_new_report(run):
     rank = run.config.rank.model_copy(update={"level": 0.1})
     changed = Run(run.path, run.config.model_copy(update={"rank": rank}))
     assert part_fingerprint(changed, STAGE, None, STAGE.outside(run.config)) != before
+    ablate = run.config.ablate.model_copy(update={"looks": 1})
+    changed = Run(run.path, run.config.model_copy(update={"ablate": ablate}))
+    assert part_fingerprint(changed, STAGE, None, STAGE.outside(run.config)) != before
     assert part_fingerprint(run, STAGE, None, "another template") != before
 
 
-def test_every_verdict_has_its_place():
-    assert set(VERDICT_ORDER) == set(VERDICTS)
+def test_every_verdict_has_a_badge_and_a_meaning_of_its_own(tmp_path):
+    cues = [row | {"cue_id": v, "verdict": v} for v, row in zip(VERDICTS, cue_rows() * 2, strict=True)]
+    page = render_report(make_run(tmp_path, cues))
+    badges = dict(re.findall(r'<dt><span class="badge (\w+)">([^<]+)</span></dt><dd>[A-Z]', page))
+    assert tuple(badges.values()) == VERDICTS
+    assert len(badges) == len(VERDICTS)
+    for name in badges:
+        colours = re.findall(rf"--{name}: (#\w+); --{name}-bg: (#\w+)", page)
+        assert len(colours) == 2, f"{name} needs its colours in light and in dark"
+        assert name == "none" or f".badge.{name} {{ color: var(--{name})" in page
+        assert min(contrast(*pair) for pair in colours) >= 4.5
+
+
+def contrast(one: str, two: str) -> float:
+    """Returns the contrast ratio of two #rrggbb colours (WCAG 2, 1.4.3)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(one), luminance(two)))
+    return (lighter + 0.05) / (darker + 0.05)
 
 
 def test_cards_take_the_best_of_every_class_first():
@@ -379,15 +500,19 @@ def test_cards_take_the_best_of_every_class_first():
 
 
 def test_spurious_cues_come_before_core_ones_of_better_rank():
-    ranked = [("core", 1), ("spurious", 2), ("correlated, not used", 3)]
+    ranked = [("core", 1), ("spurious", 2), ("tied, not used", 3), ("explained by another cue", 4), ("no evidence", 0)]
     cues = rows("cues", [cue_rows()[0] | {"verdict": v, "rank": r, "cue_id": v} for v, r in ranked])
-    assert choose_cards(cues, 9)["verdict"].to_list() == ["spurious", "correlated, not used", "core"]
+    shown = ["spurious", "core", "explained by another cue", "tied, not used"]
+    assert choose_cards(cues, 9)["verdict"].to_list() == shown
 
 
 def test_all_plots_hold_every_interval_and_the_band():
     axis = effect_axis(rows("cues", cue_rows()), min_effect=0.05)
     assert axis["low"] < -0.05
     assert axis["high"] > 0.3011
+    pasted = effect_axis(rows("cues", [row | {"paste_low": -0.4, "paste_high": 0.7} for row in cue_rows()]), 0.05)
+    assert pasted["low"] < -0.4
+    assert pasted["high"] > 0.7
 
 
 @pytest.mark.parametrize(
@@ -403,7 +528,7 @@ def test_all_plots_hold_every_interval_and_the_band():
         ),
         (
             ["no evidence", "not enough data"],
-            "1 of 2 had too few photos to be judged, which does not clear them.",
+            "1 of 2 could not be judged, which does not clear them.",
         ),
         (["core"], "No spurious cue was found among the 1 class–cue pairs"),
     ],
@@ -415,7 +540,42 @@ def test_the_finding_is_one_plain_sentence(verdicts, said):
 
 def test_the_finding_keeps_the_sign_of_a_cue_that_speaks_against_the_class():
     said = finding(rows("cues", [cue_rows()[0] | {"effect": -0.08}]), ["cat"])
-    assert said.endswith("removing it adds 0.08 of the probability of cat, net of what a matched control does.")
+    assert said.endswith("removing it adds 0.08 to the probability of cat, net of what a matched control does.")
+
+
+@pytest.mark.parametrize(("effect", "said"), [(0.08, "adds 0.08 to"), (-0.08, "costs 0.08 of")])
+def test_the_finding_says_when_its_effect_is_of_pasting_in(effect, said):
+    pasted = cue_rows()[0] | {"effect": effect, "paste_p": 0.0001}
+    found = finding(rows("cues", [pasted]), ["cat"])
+    assert f"cat: pasting it into photos of other classes {said} the probability of cat, net of" in found
+
+
+@pytest.mark.parametrize(
+    ("removal_p", "paste_p", "way"),
+    [(0.1, 0.2, "removal"), (0.2, 0.1, "paste"), (0.1, 0.1, "removal"), (None, 0.9, "paste"), (None, None, None)],
+)
+def test_the_headline_is_the_way_with_the_smaller_p(removal_p, paste_p, way):
+    assert headline({"removal_p": removal_p, "paste_p": paste_p}) == way
+
+
+def test_the_card_says_whose_effect_it_shows(tmp_path):
+    cues = [cue_rows()[0] | {"paste_p": 0.0001}]
+    text = Page(render_report(make_run(tmp_path, cues))).text
+    assert "Effect of pasting it in +0.214" in text
+    assert "Predictions flipped 1 of 7 photos" in text
+
+
+def test_the_card_names_the_cue_that_explains_it(tmp_path):
+    cues = [cue_rows()[0] | {"verdict": "explained by another cue", "explained_by": "a <fence>"}]
+    page = render_report(make_run(tmp_path, cues))
+    assert "Explained by a <fence>" in Page(page).text
+    assert "a <fence>" not in page
+
+
+def test_a_way_that_was_not_tried_is_said(tmp_path):
+    nothing = dict.fromkeys(("paste_effect", "paste_low", "paste_high", "paste_p", "paste_q"))
+    text = Page(render_report(make_run(tmp_path, [cue_rows()[0] | nothing | {"n_pasted": 0}]))).text
+    assert "Paste-in not tried" in text
 
 
 @pytest.mark.browser
