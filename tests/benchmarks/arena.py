@@ -1,0 +1,194 @@
+"""A trained model and an audited set with known cues → what the pipeline and every peer report, and how well."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from discovery.config import make_config
+from discovery.corridor import STAGES, plan, work
+from discovery.run import Run, frame_of
+from tests.benchmarks.peers import PEERS, Evidence
+
+TOP = 10
+OURS = "this pipeline"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A planted cue that the model may have learned.
+
+    Attributes:
+        cues: the candidates that are it.
+        label: the class it goes with.
+        tau: learned strength.
+        kind: of the cue.
+    """
+
+    cues: frozenset[int]
+    label: int
+    tau: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One model to be audited and all that is known of it.
+
+    Attributes:
+        name: unique; results are kept under it.
+        facts: what the table groups by: arena, null (kind of null, or ""), cramers_v, seed, accuracy.
+        config: values of the run's configuration.
+        tables: the tables up to `presences`, as the stages would have left them.
+        evidence: the audited part of the same, for the peers.
+        cue_ids: names of the candidates, in the order of `evidence.cue_present`.
+        role: per candidate "cue", "decoy", "unused" or "" (nothing planted).
+        targets: the planted cues.
+        planted_region: (r,) bool, regions of `evidence` that hold the planted cue.
+    """
+
+    name: str
+    facts: dict
+    config: dict
+    tables: dict[str, pl.DataFrame]
+    evidence: Evidence
+    cue_ids: tuple[str, ...]
+    role: tuple[str, ...]
+    targets: tuple[Target, ...]
+    planted_region: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method says: (candidate, class) entries best first, which of them it reports, and its ten top regions."""
+
+    cue: np.ndarray
+    label: np.ndarray
+    reported: np.ndarray
+    region: np.ndarray
+
+
+def judge_setting(setting: Setting, folder: Path, *, peers: bool = True) -> list[dict]:
+    """Runs the pipeline and the peers on one setting; one row of metrics per method."""
+    start = time.perf_counter()
+    run = run_stages(setting, folder)
+    seconds = time.perf_counter() - start
+    cues = in_one_order(run.read("cues"))
+    rows = [_row(setting, OURS, _our_answer(setting, cues), seconds) | _costs(cues)]
+    for name, peer in PEERS.items() if peers else ():
+        start = time.perf_counter()
+        found = peer(setting.evidence, np.random.default_rng([int(setting.facts["seed"]), 99]))
+        answer = Answer(found.cue, found.label, found.reported, found.region)
+        rows.append(_row(setting, name, answer, time.perf_counter() - start))
+    return rows
+
+
+def run_stages(setting: Setting, folder: Path) -> Run:
+    """Writes the tables of a setting and runs the product's own stages from associate to rank."""
+    run = Run.create(folder, make_config(setting.config), fresh=True)
+    for table, frame in setting.tables.items():
+        run.write(table, frame, shard=0, fingerprint="given")
+    for name in ("associate", "ablate", "rank"):
+        for part in plan(run, STAGES[name]):
+            work(run, STAGES[name], part)
+    return run
+
+
+def _our_answer(setting: Setting, cues: pl.DataFrame) -> Answer:
+    place = {cue_id: index for index, cue_id in enumerate(setting.cue_ids)}
+    classes = list(setting.config.get("model", {}).get("classes") or setting.facts["classes"])
+    return Answer(
+        cue=np.array([place[cue_id] for cue_id in cues["cue_id"]], np.int64),
+        label=np.array([classes.index(label) for label in cues["label"]], np.int64),
+        reported=(cues["verdict"] == "spurious").to_numpy(),
+        region=_top_regions(setting, cues),
+    )
+
+
+def _costs(cues: pl.DataFrame) -> dict:
+    spurious = cues.filter(pl.col("verdict") == "spurious").head(TOP)
+    return {
+        "forwards": int(cues["n_forwards"].sum()),
+        "saved": int(cues["n_forwards_saved"].sum()),
+        "top": [f"{row['label']}: {row['phrase']}" for row in spurious.iter_rows(named=True)],
+    }
+
+
+def in_one_order(cues: pl.DataFrame) -> pl.DataFrame:
+    """Orders the cues of all classes: as in a class, by verdict, then cues that speak for it, then score."""
+    from discovery.schema import VERDICTS
+
+    place = pl.col("verdict").replace_strict(VERDICTS, range(len(VERDICTS)))
+    return cues.sort(place, (pl.col("effect") < 0).fill_null(value=True), -pl.col("score"), "p_used", nulls_last=True)
+
+
+def _top_regions(setting: Setting, cues: pl.DataFrame) -> np.ndarray:
+    """Returns the ten audited regions that the best-ranked cues hold, those with the highest score first."""
+    evidence, picked = setting.evidence, []
+    for cue_id in dict.fromkeys(cues["cue_id"]):
+        cue = setting.cue_ids.index(cue_id)
+        members = np.flatnonzero(evidence.cue_of_region == cue)
+        score = evidence.cue_score[cue, evidence.image[members]]
+        picked += members[np.argsort(-score, kind="stable")].tolist()
+        if len(picked) >= TOP:
+            break
+    return np.array((picked + [-1] * TOP)[:TOP])
+
+
+def _row(setting: Setting, method: str, answer: Answer, seconds: float) -> dict:
+    held = answer.region[answer.region >= 0]
+    planted = setting.planted_region[held].sum() if len(setting.planted_region) else 0
+    reported = [setting.role[cue] if cue >= 0 else "" for cue in answer.cue[answer.reported]]
+    return {
+        "name": setting.name,
+        **setting.facts,
+        "method": method,
+        "targets": [_target(answer, target) for target in setting.targets],
+        "p10": float(planted) / TOP,
+        "n_reported": int(answer.reported.sum()),
+        "n_nothing": reported.count(""),
+        "decoy": "decoy" in reported,
+        "unused": "unused" in reported,
+        "seconds": seconds,
+    }
+
+
+def _target(answer: Answer, target: Target) -> dict:
+    """Returns where a planted cue stands among the entries about its class; among all, where it has none there."""
+    about = answer.label == target.label
+    hits = [cue in target.cues for cue in answer.cue[about].tolist()]
+    if True not in hits:
+        hits = [cue in target.cues for cue in answer.cue.tolist()]
+    place = hits.index(True) + 1 if True in hits else None
+    reported = set(answer.cue[answer.reported].tolist())
+    return {
+        **{"kind": target.kind, "tau": target.tau, "found": bool(reported & target.cues)},
+        **{"hit1": place == 1, "hit5": bool(place and place <= 5), "rr": 1 / place if place else 0.0},
+    }
+
+
+def presences_of(cues: list[dict], shown: np.ndarray, sample_ids: list[str], regions: dict) -> pl.DataFrame:
+    """Builds the table `presences`.
+
+    Args:
+        cues: per candidate cue_id, phrase, kind, source.
+        shown: (q, n) float scores, NaN where absent.
+        sample_ids: of the n photos.
+        regions: (candidate, photo) → region ids.
+    """
+    rows = []
+    for index, cue in enumerate(cues):
+        for photo in np.flatnonzero(~np.isnan(shown[index])):
+            rows.append(
+                {
+                    **cue,
+                    "sample_id": sample_ids[photo],
+                    "labels": [],
+                    "phrases": [cue["phrase"]],
+                    "score": float(shown[index, photo]),
+                    "region_ids": regions[index, photo],
+                }
+            )
+    return frame_of("presences", rows)

@@ -1,0 +1,391 @@
+"""Handwritten digits on real photos with planted cues of six kinds → settings: a probe per strength, seed and null.
+
+Each digit is drawn on a real photo (the ImageNet samples) that goes with no class, so that what is planted is all there
+is to find. Five classes have a cue of their own: an object, a text, a frame, a colour cast and blur. A thin frame goes
+with the sixth and lies outside the model's crop: tied, never used. Two decoys are tied to nothing. Every photo of the
+pool is drawn in several versions; a model's training set takes one version of each, so that its strength is as wanted,
+and regions, embeddings and presences are made once, by the product's own stages, for all models.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from discovery.backends.classifier import probe_view, softmax
+from discovery.backends.encoder import load_encoder
+from discovery.config import ComputeConfig, ModelConfig, make_config
+from discovery.corridor import STAGES, plan, work
+from discovery.fit import fit_probe
+from discovery.grade import match_cues
+from discovery.images import read_image
+from discovery.planted import Planted
+from discovery.planted_cues import change_photo, draw_border, draw_overlay, parse_cue
+from discovery.planted_recipe import Plant, Recipe, presence_probs
+from discovery.regions import overlap_frac
+from discovery.run import Run, frame_of
+from tests.benchmarks.arena import Setting, Target
+from tests.benchmarks.peers import Evidence
+
+CLASSES = ("zero", "one", "two", "three", "four", "five")
+CUES = {
+    "zero": ("red circle", "object", 0.08),
+    "one": ("date stamp", "text", 0.08),
+    "two": ("blue border", "border", 0.08),
+    "three": ("orange tint", "colour", 0.08),
+    "four": ("blurry image", "quality", 0.08),
+    "five": ("magenta border", "border", 0.04),
+}
+DECOYS = {"green triangle": "object", "watermark": "text"}
+UNUSED = "magenta border"
+PLACE = ("cue_x0", "cue_y0", "cue_x1", "cue_y1")
+SIDE, TRAIN, AUDITED = 160, 90, 60
+CONTRAST, NOISE, LABEL_NOISE = 0.5, 12.0, 0.1
+STAGES_ONCE = ("ingest", "propose", "detect", "embed", "cluster", "presence")
+
+
+@dataclass(frozen=True)
+class PhotoPool:
+    """The finished run up to `presence` over every version of every photo, and what is shown where.
+
+    Attributes:
+        run: its tables.
+        samples: sample_id, label, object (the number of the digit), version, cue, decoy, split.
+        features: (n, 1280) of the samples, as the probe sees them.
+        truth: as `Planted.truth`.
+    """
+
+    run: Run
+    samples: pl.DataFrame
+    features: np.ndarray
+    truth: pl.DataFrame
+
+
+def make_pool(folder: Path, photos: Path, seed: int = 0) -> PhotoPool:
+    """Draws the pool and runs the product's stages on it; what is there already is kept.
+
+    Args:
+        folder: where photos and run go.
+        photos: a folder of real photos, for the backgrounds.
+        seed: of the drawing.
+    """
+    index = folder / "index.parquet"
+    if not index.is_file():
+        drawn = _draw_pool(folder / "photos", photos, np.random.default_rng(seed))
+        drawn.write_parquet(index)
+    config = make_config({"name": "pool", "seed": seed, "dataset": {"root": str(folder / "photos")}})
+    run = Run.create(folder / "run", config)
+    for name in STAGES_ONCE:
+        for part in plan(run, STAGES[name]):
+            work(run, STAGES[name], part)
+    known = pl.read_parquet(index)
+    samples = run.read("samples", columns=["sample_id", "uri", "label"]).join(known, on="uri", maintain_order="left")
+    features = _features(folder, [folder / "photos" / uri for uri in samples["uri"]])
+    return PhotoPool(run, samples, features, _truth(samples))
+
+
+def _draw_pool(root: Path, photos: Path, rng: np.random.Generator) -> pl.DataFrame:
+    from sklearn.datasets import load_digits
+
+    ink, digit = load_digits(return_X_y=True)
+    backgrounds = rng.permutation(sorted(str(path) for path in photos.rglob("*.jpg")))
+    rows, used = [], 0
+    for number, label in enumerate(CLASSES):
+        (root / "train" / label).mkdir(parents=True, exist_ok=True)
+        (root / "test" / label).mkdir(parents=True, exist_ok=True)
+        for place, thing in enumerate(rng.permutation(np.flatnonzero(digit == number))[: TRAIN + AUDITED]):
+            scene = _scene(ink[thing].reshape(8, 8) / 16, backgrounds[used % len(backgrounds)], rng)
+            used += 1
+            split = "train" if place < TRAIN else "test"
+            for cue, decoy in _versions(label, split, rng):
+                uri = f"{split}/{label}/{place:03d}-{cue or 'plain'}-{decoy or 'plain'}.png".replace(" ", "_")
+                image, box = _with_cues(scene, cue, decoy, np.random.default_rng([number, place]))
+                Image.fromarray(image).save(root / uri, compress_level=1)
+                named = {"uri": uri, "split": split, "object": f"{label}-{place}", "cue": cue, "decoy": decoy}
+                rows.append(named | dict(zip(PLACE, box, strict=True)))
+    return pl.DataFrame(rows)
+
+
+def _versions(label: str, split: str, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Returns the (cue, decoy) that a photo is drawn with: for training all that a model may need, else one."""
+    own = CUES[label][0]
+    foreign = str(rng.choice([name for name, *_ in CUES.values() if name != own]))
+    decoy = str(rng.choice(list(DECOYS)))
+    if split == "train":
+        return [(cue, there) for cue in ("", own, foreign) for there in ("", decoy)]
+    return [(str(rng.choice([own, foreign, ""], p=[0.35, 0.4, 0.25])), str(rng.choice(["", decoy])))]
+
+
+def _scene(ink: np.ndarray, background: str, rng: np.random.Generator) -> np.ndarray:
+    """Draws a dark digit on a faded photo; (S, S, 3) float32."""
+    photo = read_image(Path(background), max_pixels=50_000_000)
+    side = min(photo.shape[:2])
+    top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
+    square = cv2.resize(photo[top : top + side, left : left + side], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    scene = 140 + CONTRAST * (square.astype(np.float32) - 128)
+    size = int(SIDE * rng.uniform(0.46, 0.54))
+    alpha = np.clip((cv2.resize(ink.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC) - 0.3) / 0.4, 0, 1)
+    at = (SIDE - size) // 2
+    part = scene[at : at + size, at : at + size]
+    part += 0.8 * alpha[..., None] * (30 - part)
+    return scene + NOISE * rng.standard_normal(scene.shape, dtype=np.float32)
+
+
+def _with_cues(
+    scene: np.ndarray, cue: str, decoy: str, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Returns the photo with its cues, and the box of the first; the whole photo where it has no place."""
+    image, box = np.clip(scene, 0, 255), (0.0, 0.0, float(SIDE), float(SIDE))
+    corners = rng.permutation(4)
+    for name, corner in ((cue, corners[0]), (decoy, corners[1])):
+        if not name:
+            continue
+        planted = parse_cue(name)
+        if planted.family in ("tint", "change"):
+            image = change_photo(planted, image)
+        elif planted.family == "border":
+            image = draw_border(planted, image, next(width for n, _, width in CUES.values() if n == name))
+        else:
+            image, place = draw_overlay(planted, image, int(corner), rng)
+            box = tuple(map(float, place)) if name == cue else box
+    return np.clip(np.round(image), 0, 255).astype(np.uint8), box
+
+
+def _features(folder: Path, paths: list[Path]) -> np.ndarray:
+    file = folder / "features.npy"
+    if file.is_file():
+        return np.load(file)
+    view, encoder = probe_view(ModelConfig()).view, load_encoder("efficientnet_lite0", ComputeConfig())
+    parts = []
+    for start in range(0, len(paths), 32):
+        views = [view(read_image(path, max_pixels=50_000_000)) for path in paths[start : start + 32]]
+        parts.append(encoder.pooled(np.stack(views)))
+    np.save(file, np.concatenate(parts))
+    return np.load(file)
+
+
+def _truth(samples: pl.DataFrame) -> pl.DataFrame:
+    phrases = [name for name, *_ in CUES.values()] + list(DECOYS)
+    parts = [
+        samples.select(
+            "sample_id", "split", "label", phrase=pl.lit(p), present=(pl.col("cue") == p) | (pl.col("decoy") == p)
+        )
+        for p in phrases
+    ]
+    return pl.concat(parts)
+
+
+def setting(pool: PhotoPool, cramers_v: float, seed: int, null: str = "") -> Setting:
+    """Fits a probe and lays out its audit.
+
+    Args:
+        pool: the photos.
+        cramers_v: of every cue with its class in the training photos.
+        seed: of everything.
+        null: "" for none, "shuffled labels", or "permuted presences" (each photo has the presences and regions of
+            another one of its class: still tied to the class, but not what the model sees).
+    """
+    rng = np.random.default_rng([seed, int(1000 * cramers_v), 11])
+    train = _training_set(pool, cramers_v, rng)
+    audited = np.flatnonzero((pool.samples["split"] == "test").to_numpy())
+    shown = np.concatenate([train, audited])
+    label = pool.samples["label"].to_numpy()[shown].astype(str)
+    wrong = (rng.random(len(shown)) < LABEL_NOISE) & (np.arange(len(shown)) < len(train))
+    label[wrong] = rng.choice(CLASSES, int(wrong.sum()))
+    if null == "shuffled labels":
+        label[: len(train)], label[len(train) :] = (
+            rng.permutation(label[: len(train)]),
+            rng.permutation(label[len(train) :]),
+        )
+    head = fit_probe(pool.features[train], label[: len(train)], ModelConfig(), seed)
+    probs = softmax(pool.features[audited] @ head.coef.T + head.intercept)
+    facts = {"arena": "photos", "null": null, "cramers_v": cramers_v, "seed": seed, "classes": head.classes}
+    facts["accuracy"] = float((np.array(head.classes)[probs.argmax(1)] == label[len(train) :]).mean())
+    return _Layout(pool, shown, label, len(train), head, probs, facts).setting(rng)
+
+
+def _training_set(pool: PhotoPool, v: float, rng: np.random.Generator) -> np.ndarray:
+    """Takes one version of each training photo, so that every cue goes with its class by `v`."""
+    recipe = Recipe(classes=CLASSES)
+    version = {row: i for i, row in enumerate(pool.samples.select("object", "cue", "decoy").iter_rows())}
+    train = pool.samples.filter(pl.col("split") == "train")
+    picked = []
+    for (thing,), part in train.group_by("object", maintain_order=True):
+        own = CUES[part["label"][0]][0]
+        foreign = next(cue for cue in part["cue"] if cue not in ("", own))
+        a, rest = presence_probs(recipe, Plant(phrase=own, kind="object", label=CLASSES[0], cramers_v=v))
+        # A photo can show one foreign cue of five, so that it shows it five times as often as any of them.
+        draw = rng.random()
+        cue = own if draw < a else foreign if draw < a + min(1 - a, (len(CLASSES) - 1) * rest) else ""
+        decoy = next(name for name in part["decoy"] if name) if rng.random() < 0.5 else ""
+        picked.append(version[thing, cue, decoy])
+    return np.array(picked)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A probe and its photos: those fitted on, then those audited."""
+
+    pool: PhotoPool
+    shown: np.ndarray
+    label: np.ndarray
+    n_train: int
+    head: object
+    probs: np.ndarray
+    facts: dict
+
+    def setting(self, rng: np.random.Generator) -> Setting:
+        ids = self.pool.samples["sample_id"].to_numpy()[self.shown]
+        presences, regions = self._presences(ids, rng)
+        cues = presences.unique("cue_id", maintain_order=True)
+        cue_ids = cues["cue_id"].to_list()
+        matches = dict(match_cues(cues, presences, self._planted()).select("cue_id", "planted").iter_rows())
+        planted = [matches.get(cue_id) for cue_id in cue_ids]
+        run = self.pool.run
+        return Setting(
+            name="photos {null} V={cramers_v} seed={seed}".format(**self.facts),
+            facts=self.facts,
+            config={
+                "seed": self.facts["seed"],
+                "dataset": {"root": run.config.dataset.root},
+                "ablate": {"untied_images": 0, "images_per_cue": 24, "looks": 2},
+            },
+            tables={
+                "samples": self._samples(ids),
+                "heads": self._heads(),
+                "predictions": self._predictions(ids),
+                "attributes": run.read("attributes"),
+                "regions": regions,
+                "presences": presences,
+            },
+            evidence=self._evidence(ids, presences, regions),
+            cue_ids=tuple(cue_ids),
+            role=tuple(_role(name) for name in planted),
+            targets=tuple(self._targets(planted)),
+            planted_region=self._planted_region(ids, presences, regions),
+        )
+
+    def _presences(self, ids: np.ndarray, rng: np.random.Generator) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Returns presences and regions of these photos; swapped within the class when that is the null."""
+        wanted = pl.Series(ids).implode()
+        presences = self.pool.run.read("presences").filter(pl.col("sample_id").is_in(wanted))
+        regions = self.pool.run.read("regions").filter(pl.col("sample_id").is_in(wanted))
+        if self.facts["null"] != "permuted presences":
+            return presences, regions
+        to = ids.copy()
+        for part in (slice(0, self.n_train), slice(self.n_train, None)):
+            for name in CLASSES:
+                own = np.flatnonzero(self.label[part] == name) + (part.start or 0)
+                to[own] = ids[rng.permutation(own)]
+        new = dict(zip(ids.tolist(), to.tolist(), strict=True))
+        swapped = pl.col("sample_id").replace_strict(new)
+        return presences.with_columns(swapped), regions.with_columns(swapped)
+
+    def _planted(self) -> Planted:
+        plants = [
+            {"phrase": name, "kind": kind, "role": "unused" if name == UNUSED else "cue", "tied_label": label}
+            for label, (name, kind, _) in CUES.items()
+        ]
+        plants += [{"phrase": name, "kind": kind, "role": "decoy", "tied_label": None} for name, kind in DECOYS.items()]
+        chosen = self.pool.samples["sample_id"].to_numpy()[self.shown]
+        truth = self.pool.truth.filter(pl.col("sample_id").is_in(pl.Series(chosen).implode()))
+        return Planted(self.pool.run.path, Recipe(classes=CLASSES), pl.DataFrame(plants), truth)
+
+    def _targets(self, planted: list[str | None]) -> list[Target]:
+        classes = list(self.head.classes)
+        predicted = np.array(classes)[self.probs.argmax(1)]
+        shows = self.pool.samples["cue"].to_numpy()[self.shown[self.n_train :]]
+        truth = self.label[self.n_train :]
+        found = []
+        for label, (name, kind, _) in CUES.items():
+            if name == UNUSED:
+                continue
+            there, own, right = shows == name, truth == label, predicted == truth
+            gain = right[there & own].mean() - right[~there & own].mean()
+            loss = right[~there & ~own].mean() - right[there & ~own].mean()
+            mine = frozenset(i for i, other in enumerate(planted) if other == name)
+            found.append(Target(mine, classes.index(label), float((gain + loss) / 2), kind))
+        return found
+
+    def _samples(self, ids: np.ndarray) -> pl.DataFrame:
+        known = self.pool.run.read("samples").drop("split", "label", "audit")
+        new = pl.DataFrame(
+            {
+                "sample_id": ids,
+                "label": self.label,
+                "split": ["train" if k < self.n_train else "test" for k in range(len(ids))],
+                "audit": np.arange(len(ids)) >= self.n_train,
+            }
+        )
+        return new.join(known, on="sample_id", maintain_order="left")
+
+    def _heads(self) -> pl.DataFrame:
+        rows = zip(self.head.classes, self.head.intercept.tolist(), self.head.coef.tolist(), strict=True)
+        return frame_of("heads", [{"class_name": n, "intercept": b, "coef": w} for n, b, w in rows])
+
+    def _predictions(self, ids: np.ndarray) -> pl.DataFrame:
+        classes, rows = list(self.head.classes), []
+        for sample_id, p, truth in zip(ids[self.n_train :], self.probs, self.label[self.n_train :], strict=True):
+            predicted = classes[int(p.argmax())]
+            row = {"sample_id": sample_id, "predicted": predicted, "probs": p.tolist(), "correct": predicted == truth}
+            rows.append({**row, "prob_label": float(p[classes.index(truth)])})
+        return frame_of("predictions", rows)
+
+    def _held(self, ids: np.ndarray, presences: pl.DataFrame, regions: pl.DataFrame) -> pl.DataFrame:
+        """Returns the audited regions that show a candidate and have an embedding: region_id, sample_id, cue_id."""
+        audited = pl.DataFrame({"sample_id": ids[self.n_train :]}).with_row_index("photo")
+        held = presences.select("cue_id", pl.col("region_ids").alias("region_id")).explode("region_id")
+        held = held.unique("region_id", maintain_order=True)
+        placed = regions.filter(pl.col("x0").is_not_null()).select("region_id", "sample_id", "x0", "y0", "x1", "y1")
+        return (
+            placed.join(audited, on="sample_id", maintain_order="left")
+            .join(held, on="region_id", how="left")
+            .drop_nulls("photo")
+        )
+
+    def _evidence(self, ids: np.ndarray, presences: pl.DataFrame, regions: pl.DataFrame) -> Evidence:
+        held = self._held(ids, presences, regions)
+        vectors = self.pool.run.read("embeddings", columns=["region_id", "embedding", "norm"])
+        held = held.join(vectors, on="region_id", how="inner", maintain_order="left")
+        embedding = held["embedding"].explode().to_numpy().reshape(len(held), -1)
+        cue_ids = presences["cue_id"].unique(maintain_order=True).to_list()
+        photo = {sample_id: k for k, sample_id in enumerate(ids[self.n_train :])}
+        score = np.full((len(cue_ids), len(photo)), np.nan)
+        for cue_id, sample_id, value in presences.select("cue_id", "sample_id", "score").iter_rows():
+            if sample_id in photo:
+                score[cue_ids.index(cue_id), photo[sample_id]] = value
+        raw = embedding * held["norm"].to_numpy()[:, None]
+        of_region = [cue_ids.index(c) if c is not None else -1 for c in held["cue_id"]]
+        whole = self.pool.features[self.shown[self.n_train :]]
+        classes = list(self.head.classes)
+        words = dict(presences.select("cue_id", "phrase").iter_rows())
+        return Evidence(
+            embeddings=embedding,
+            image=held["photo"].to_numpy().astype(np.int64),
+            region_probs=softmax(raw @ self.head.coef.T + self.head.intercept).astype(np.float32),
+            label=np.array([classes.index(name) for name in self.label[self.n_train :]]),
+            probs=self.probs.astype(np.float32),
+            image_embedding=(whole / np.linalg.norm(whole, axis=1, keepdims=True)).astype(np.float32),
+            cue_present=~np.isnan(score),
+            cue_score=np.nan_to_num(score).astype(np.float32),
+            cue_of_region=np.array(of_region, np.int64),
+            cue_words=tuple(words[c] for c in cue_ids),
+        )
+
+    def _planted_region(self, ids: np.ndarray, presences: pl.DataFrame, regions: pl.DataFrame) -> np.ndarray:
+        """Tells which audited regions hold at least half of the planted cue of their photo."""
+        held = self._held(ids, presences, regions)
+        vectors = self.pool.run.read("embeddings", columns=["region_id"])
+        held = held.join(vectors, on="region_id", how="inner", maintain_order="left")
+        shown = self.pool.samples[self.shown[self.n_train :]][held["photo"].to_numpy()]
+        inside = overlap_frac(shown.select(PLACE).to_numpy(), held.select("x0", "y0", "x1", "y1").to_numpy())
+        return (inside >= 0.5) & shown["cue"].is_in([name for name, *_ in CUES.values() if name != UNUSED]).to_numpy()
+
+
+def _role(planted: str | None) -> str:
+    if planted is None:
+        return ""
+    return "unused" if planted == UNUSED else "decoy" if planted in DECOYS else "cue"
