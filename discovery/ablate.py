@@ -27,7 +27,7 @@ RIM_FRAC = 3 / 224
 """Width of the rim around a cue that is removed with it, as a share of the view's shorter side."""
 COMPUTED = ("appearance", "text")
 """Detectors whose regions have sharp edges."""
-COVERED = 0.5
+COVERED = 0.25
 """Share of the smaller of two masks inside the other from which a sharp cue goes with another one."""
 SAME = 0.7
 """Intersection over union from which two coarse masks are one place."""

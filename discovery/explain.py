@@ -27,10 +27,12 @@ class _Link:
         share: of its photos in which the other one goes with it.
         state: `stands` (its effect is shown in the photos without the other), `falls` (it is not, and is smaller
             there), or `unknown` (too few such photos, or neither).
+        adds: whether its effect is larger where the other one is too.
     """
 
     share: float
     state: str
+    adds: bool
 
 
 def find_explained(rows: list[dict], effects: dict, config: RankConfig, seed: int) -> list[tuple[dict, dict]]:
@@ -63,7 +65,10 @@ def find_explained(rows: list[dict], effects: dict, config: RankConfig, seed: in
         link = links[cue, other]
         if link.state == FALLS:
             return link.share > 0
-        return link.state == UNKNOWN and link.share > config.explained_share and (sharp[other] or not sharp[cue])
+        # What makes the other one stronger adds something of its own.
+        told_apart = links[other, cue].adds and links[other, cue].state == STANDS
+        enough = link.share > config.explained_share and (sharp[other] or not sharp[cue])
+        return link.state == UNKNOWN and enough and not told_apart
 
     found = []
     for row in rows:
@@ -90,16 +95,21 @@ def _link(row: dict, other: dict, effects: pl.DataFrame, config: RankConfig, see
     together, alone = net_of(effects.filter(goes)), net_of(effects.filter(~goes))
     share = len(together) / max(1, len(together) + len(alone))
     if len(alone) < config.min_images:
-        return _Link(share, UNKNOWN)
+        return _Link(share, UNKNOWN, adds=False)
     sign = np.sign(row["effect"])
-    values = alone["net_logit"].to_numpy() * sign
+    values, beside = alone["net_logit"].to_numpy() * sign, together["net_logit"].to_numpy() * sign
+    adds = len(beside) > 1 and _greater(beside, values) <= config.level
     p = sign_flip_p(values, config.sign_flips, np.random.default_rng(seed))
     if p <= config.level and values.mean() > 0 and abs(alone["net"].mean()) >= config.min_effect:
-        return _Link(share, STANDS)
-    if len(together) < 2:
-        return _Link(share, UNKNOWN)
-    less = stats.ttest_ind(together["net_logit"].to_numpy() * sign, values, equal_var=False, alternative="greater")
-    return _Link(share, FALLS if less.pvalue <= config.level else UNKNOWN)
+        return _Link(share, STANDS, adds=adds)
+    return _Link(share, FALLS if adds else UNKNOWN, adds=adds)
+
+
+def _greater(one: np.ndarray, two: np.ndarray) -> float:
+    """Returns the p-value that the mean of the first is not greater (Welch 1947); 1 where neither varies."""
+    if np.ptp(one) < 1e-9 and np.ptp(two) < 1e-9:
+        return 0.0 if one.mean() > two.mean() else 1.0
+    return float(stats.ttest_ind(one, two, equal_var=False, alternative="greater").pvalue)
 
 
 def _stays(row: dict, other: dict, links: dict, sharp: dict[str, bool]) -> bool:

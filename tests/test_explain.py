@@ -98,3 +98,11 @@ def test_the_way_that_is_reported_decides():
     row = found("window") | {"removal_effect": 0.1, "paste_effect": 0.3}
     both = pl.concat([removal, paste])
     assert explained([row, found("stamp")], window=both, stamp=photos([0.3] * 20, ALONE)) == [("window", "stamp")]
+
+
+def test_a_narrower_cue_that_makes_the_broader_one_stronger_stays_beside_it():
+    text = photos([0.6] * 10 + [0.2] * 10, [["stamp"]] * 10 + [[]] * 10)
+    stamp = photos([0.6] * 20, [["text"]] * 20)
+    assert explained([found("text"), found("stamp")], text=text, stamp=stamp) == []
+    even = photos([0.4] * 20, [["stamp"]] * 10 + [[]] * 10)
+    assert explained([found("text"), found("stamp")], text=even, stamp=stamp) == [("stamp", "text")]
