@@ -44,7 +44,7 @@ class Setting:
         tables: the tables up to `presences`, as the stages would have left them.
         evidence: the audited part of the same, for the peers.
         cue_ids: names of the candidates, in the order of `evidence.cue_present`.
-        role: per candidate "cue", "decoy", "unused" or "" (nothing planted).
+        role: per class and candidate "cue", "decoy", "unused" or "" (nothing planted).
         targets: the planted cues.
         planted_region: (r,) bool, regions of `evidence` that hold the planted cue.
     """
@@ -55,7 +55,7 @@ class Setting:
     tables: dict[str, pl.DataFrame]
     evidence: Evidence
     cue_ids: tuple[str, ...]
-    role: tuple[str, ...]
+    role: tuple[tuple[str, ...], ...]
     targets: tuple[Target, ...]
     planted_region: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
@@ -140,7 +140,8 @@ def _top_regions(setting: Setting, cues: pl.DataFrame) -> np.ndarray:
 def _row(setting: Setting, method: str, answer: Answer, seconds: float) -> dict:
     held = answer.region[answer.region >= 0]
     planted = setting.planted_region[held].sum() if len(setting.planted_region) else 0
-    reported = [setting.role[cue] if cue >= 0 else "" for cue in answer.cue[answer.reported]]
+    entries = zip(answer.label[answer.reported].tolist(), answer.cue[answer.reported].tolist(), strict=True)
+    reported = [setting.role[label][cue] if cue >= 0 else "" for label, cue in entries]
     return {
         "name": setting.name,
         **setting.facts,

@@ -343,7 +343,7 @@ def _layout(audit: _Audit, facts: dict, model: Path, planted: tuple[int, float])
         },
         evidence=_evidence(audit, score, model),
         cue_ids=tuple(cue["cue_id"] for cue in cues),
-        role=role,
+        role=(role,) * len(CLASSES),
         targets=(Target(frozenset(k for k, r in enumerate(role) if r == "cue"), *planted, "object"),),
         planted_region=_is_square(audit)[audit.photo >= n_train],
     )

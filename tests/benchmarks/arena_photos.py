@@ -7,7 +7,7 @@ pool is drawn in several versions; a model's training set takes one version of e
 and regions, embeddings and presences are made once, by the product's own stages, for all models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -242,8 +242,7 @@ class _Layout:
         presences, regions = self._presences(ids, rng)
         cues = presences.unique("cue_id", maintain_order=True)
         cue_ids = cues["cue_id"].to_list()
-        matches = dict(match_cues(cues, presences, self._planted()).select("cue_id", "planted").iter_rows())
-        planted = [matches.get(cue_id) for cue_id in cue_ids]
+        planted = [self._matches(cues, presences, label) for label in self.head.classes]
         run = self.pool.run
         return Setting(
             name="photos {null} V={cramers_v} seed={seed}".format(**self.facts),
@@ -263,7 +262,7 @@ class _Layout:
             },
             evidence=self._evidence(ids, presences, regions),
             cue_ids=tuple(cue_ids),
-            role=tuple(_role(name) for name in planted),
+            role=tuple(tuple(map(_role, names)) for names in planted),
             targets=tuple(self._targets(planted)),
             planted_region=self._planted_region(ids, presences, regions),
         )
@@ -284,6 +283,18 @@ class _Layout:
         swapped = pl.col("sample_id").replace_strict(new)
         return presences.with_columns(swapped), regions.with_columns(swapped)
 
+    def _matches(self, cues: pl.DataFrame, presences: pl.DataFrame, label: str) -> list[str | None]:
+        """Returns for each candidate what was planted in the photos of one class that it marks.
+
+        A report is about a class: "text" is the date stamp where that is what is written in the class's photos.
+        """
+        ids = self.pool.samples["sample_id"].to_numpy()[self.shown][self.label == label]
+        mine = pl.col("sample_id").is_in(pl.Series(ids).implode())
+        planted = self._planted()
+        planted = replace(planted, truth=planted.truth.filter(mine))
+        found = match_cues(cues, presences.filter(mine), planted)
+        return cues.join(found, on="cue_id", how="left", maintain_order="left")["planted"].to_list()
+
     def _planted(self) -> Planted:
         plants = [
             {"phrase": name, "kind": kind, "role": "unused" if name == UNUSED else "cue", "tied_label": label}
@@ -294,7 +305,7 @@ class _Layout:
         truth = self.pool.truth.filter(pl.col("sample_id").is_in(pl.Series(chosen).implode()))
         return Planted(self.pool.run.path, Recipe(classes=CLASSES), pl.DataFrame(plants), truth)
 
-    def _targets(self, planted: list[str | None]) -> list[Target]:
+    def _targets(self, planted: list[list[str | None]]) -> list[Target]:
         classes = list(self.head.classes)
         predicted = np.array(classes)[self.probs.argmax(1)]
         shows = self.pool.samples["cue"].to_numpy()[self.shown[self.n_train :]]
@@ -306,7 +317,7 @@ class _Layout:
             there, own, right = shows == name, truth == label, predicted == truth
             gain = right[there & own].mean() - right[~there & own].mean()
             loss = right[~there & ~own].mean() - right[there & ~own].mean()
-            mine = frozenset(i for i, other in enumerate(planted) if other == name)
+            mine = frozenset(i for i, other in enumerate(planted[classes.index(label)]) if other == name)
             found.append(Target(mine, classes.index(label), float((gain + loss) / 2), kind))
         return found
 
