@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import polars as pl
 
 from discovery.backends.classifier import Classifier, head_of, load_classifier
 from discovery.backends.text import load_text
 from discovery.budget import look_sizes, photos_for
+from discovery.config import AblateConfig
 from discovery.controls import control_mask
 from discovery.images import map_ahead, read_image
 from discovery.interventions import paste_pair, whole_image_paste
@@ -19,83 +19,16 @@ from discovery.queues import Queues, build_queues, find_pairs, siblings
 from discovery.regions import draw_mask
 from discovery.run import Run, Stage, frame_of
 from discovery.schema import WHOLE_IMAGE_KINDS
+from discovery.seen import BOX, Seen, box_of
 from discovery.trials import REMOVAL, Scene, Trial, removal_pairs, run_trials, swap_pairs
 
-BOX = ["x0", "y0", "x1", "y1"]
 OBJECT = ["object_x0", "object_y0", "object_x1", "object_y1"]
-RIM_FRAC = 3 / 224
-"""Width of the rim around a cue that is removed with it, as a share of the view's shorter side."""
-COMPUTED = ("appearance", "text")
-"""Detectors whose regions have sharp edges."""
-COVERED = 0.25
-"""Share of the smaller of two masks inside the other from which a sharp cue goes with another one."""
-SAME = 0.7
-"""Intersection over union from which two coarse masks are one place."""
+COARSE = (28, 28)
+"""Grid on which the area of a possible source is drawn."""
+TRIED_SOURCES = 5
+"""Photos whose area is drawn, per source that is wanted."""
 PASTED_FRAC = 0.25
 """A cue that fills more of its photo is cut out by its clearest region alone, which leaves room for a control."""
-
-
-class Seen:
-    """One photo as the model sees it, and where its cues are: drawn when they are asked for.
-
-    Args:
-        view: (h, w, 3) uint8.
-        frame: (4,) xyxy part of the photo that the view shows.
-        size_px: (height, width) of the photo.
-        cues: cue → its regions.
-        object_xyxy: (4,) pixels in the photo, or None.
-    """
-
-    def __init__(
-        self,
-        view: np.ndarray,
-        frame: np.ndarray,
-        size_px: tuple[int, int],
-        cues: dict[str, list[dict]],
-        object_xyxy: np.ndarray | None,
-    ) -> None:
-        self.view, self._frame, self._size, self._cues = view, frame, size_px, cues
-        self.around = None if object_xyxy is None else self._draw({"mask_rle": None}, object_xyxy)
-        self._masks: dict[str, np.ndarray] = {}
-
-    def __contains__(self, cue_id: str) -> bool:
-        return cue_id in self._cues
-
-    def mask(self, cue_id: str) -> np.ndarray:
-        """Returns (h, w) bool, the union of a cue's regions."""
-        if cue_id not in self._masks:
-            drawn = np.logical_or.reduce([self._draw(region) for region in self._cues[cue_id]])
-            self._masks[cue_id] = _with_rim(drawn, self.around)
-        return self._masks[cue_id]
-
-    def clearest(self, cue_id: str) -> np.ndarray:
-        """Returns (h, w) bool, a cue's region with the highest score."""
-        best = max(self._cues[cue_id], key=lambda region: region["score"] or 0.0)
-        return _with_rim(self._draw(best), self.around)
-
-    def is_sharp(self, cue_id: str) -> bool:
-        """Tells whether a cue was computed, so that its place is exact."""
-        return all(region["detector"] in COMPUTED for region in self._cues[cue_id])
-
-    def covered_by(self, mask: np.ndarray | None, cue_id: str, kinds: dict[str, str]) -> list[str]:
-        """Returns the other cues of this photo that go with a cue when it is removed, or cut out by this mask."""
-        others = (other for other in self._cues if other != cue_id)
-        return [other for other in others if self._goes_with(mask, other, kinds[other])]
-
-    def _goes_with(self, own: np.ndarray | None, other: str, kind: str) -> bool:
-        if own is None or kind in WHOLE_IMAGE_KINDS:
-            return True
-        its = self.mask(other)
-        both = float((own & its).sum())
-        # Coarse windows overlap by accident: one coarse cue goes with another only where they are one place.
-        if self.is_sharp(other):
-            return both >= COVERED * max(1.0, float(min(own.sum(), its.sum())))
-        return both >= SAME * max(1.0, float((own | its).sum()))
-
-    def _draw(self, region: dict, xyxy: np.ndarray | None = None) -> np.ndarray:
-        if xyxy is None:
-            xyxy = np.array([np.nan if region[name] is None else region[name] for name in BOX], np.float32)
-        return draw_mask(xyxy, region["mask_rle"], self._size, self.view.shape[:2], field=self._frame)
 
 
 def _work(run: Run, part: int | None) -> pl.DataFrame:
@@ -104,8 +37,7 @@ def _work(run: Run, part: int | None) -> pl.DataFrame:
     look, shard = divmod(part or 0, n_shards)
     samples = run.read("samples", columns=["sample_id", "label", "audit"])
     pairs = find_pairs(run.read("associations"), config)
-    presences = run.read("presences", columns=["cue_id", "sample_id", "score"])
-    queues = build_queues(pairs, presences, samples, config)
+    queues = build_queues(pairs, _with_area(run, config), samples, config)
     due = photos_for(queues.trials, _earlier(run, look * n_shards), look, config)
     own = run.read("samples", shard=shard, columns=["sample_id"])["sample_id"]
     due = due.filter(pl.col("sample_id").is_in(own.implode()))
@@ -119,6 +51,28 @@ def _work(run: Run, part: int | None) -> pl.DataFrame:
     prepared = map_ahead(bench.trials, groups, ahead=4)
     trials = (replace(trial, row=trial.row | {"look": look}) for batch in prepared for trial in batch)
     return frame_of("effects", list(run_trials(trials, bench.classifier, run.config.compute.batch_size)))
+
+
+def _with_area(run: Run, config: AblateConfig) -> pl.DataFrame:
+    """Returns cue_id, sample_id, score and area_frac of the presences.
+
+    The area is drawn, coarsely, only for those of each cue from which it may be cut: the clearest.
+    """
+    presences = run.read("presences", columns=["cue_id", "sample_id", "score", "kind", "region_ids"])
+    best = presences.sort("score", "sample_id", descending=[True, False], nulls_last=True)
+    best = best.group_by("cue_id", maintain_order=True).head(TRIED_SOURCES * config.sources)
+    best = best.filter(~pl.col("kind").is_in(list(WHOLE_IMAGE_KINDS)))
+    regions = _regions(run, best)
+    sizes = {key: size for key, *size in run.read("samples", columns=["sample_id", "height_px", "width_px"]).rows()}
+    areas = []
+    for sample_id, region_ids in best.select("sample_id", "region_ids").iter_rows():
+        size = tuple(sizes[sample_id])
+        drawn = [draw_mask(box_of(regions[r]), regions[r]["mask_rle"], size, COARSE) for r in region_ids]
+        areas.append(float(np.logical_or.reduce(drawn).mean()))
+    known = best.select("cue_id", "sample_id").with_columns(area_frac=pl.Series(areas, dtype=pl.Float64))
+    whole = pl.when(pl.col("kind").is_in(list(WHOLE_IMAGE_KINDS))).then(0.0).otherwise(pl.col("area_frac"))
+    joined = presences.join(known, on=["cue_id", "sample_id"], how="left", maintain_order="left")
+    return joined.select("cue_id", "sample_id", "score", whole.alias("area_frac"))
 
 
 def _earlier(run: Run, n_parts: int) -> pl.DataFrame:
@@ -243,17 +197,6 @@ def _regions(run: Run, shown: pl.DataFrame) -> dict[str, dict]:
     columns = ["region_id", "detector", "score", *BOX, "mask_rle"]
     parts = [part.filter(pl.col("region_id").is_in(wanted)) for part in run.scan("regions", columns)]
     return {row["region_id"]: row for part in parts for row in part.iter_rows(named=True)}
-
-
-def _with_rim(mask: np.ndarray, around: np.ndarray | None) -> np.ndarray:
-    """Widens a mask, but not into the object.
-
-    What borders on a cue is mixed with it (smoothing, JPEG): a rim left behind would still show its shape. A rim that
-    damaged the object, which no control does, would pass for use of the cue.
-    """
-    width = max(1, round(RIM_FRAC * min(mask.shape)))
-    wide = cv2.dilate(mask.astype(np.uint8), np.ones((2 * width + 1,) * 2, np.uint8)).astype(bool)
-    return wide if around is None else mask | (wide & ~around)
 
 
 def _overlap(mask: np.ndarray | None, around: np.ndarray | None) -> float | None:

@@ -136,7 +136,7 @@ class AblateConfig(_Part):
     paste: bool = Field(True, description="also paste the cue into photos of other classes")
     images_per_cue: Count = Field(40, description="photos per class, cue and way (removal, paste-in) at most")
     looks: Count = Field(
-        3, description="times it is asked whether more photos are needed, each time with twice as many"
+        2, description="times it is asked whether more photos are needed, each time with twice as many"
     )
     untied_images: Annotated[int, Field(ge=0)] = Field(
         10, description="photos that a cue which is not tied to the class is pasted into first; 0 for none"

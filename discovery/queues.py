@@ -13,6 +13,10 @@ MIN_SOURCES = 3
 """A cue cut from fewer photos would be a test of those patches."""
 
 
+ROOMY_FRAC = 0.45
+"""A photo filled to a larger share by a cue is no source of it."""
+
+
 @dataclass(frozen=True)
 class Queues:
     """What may be tried, in the order in which it is.
@@ -46,13 +50,15 @@ def build_queues(pairs: pl.DataFrame, presences: pl.DataFrame, samples: pl.DataF
 
     Args:
         pairs: as from `find_pairs`.
-        presences: cue_id, sample_id, score.
+        presences: cue_id, sample_id, score, and `area_frac`, the share of the photo that the cue fills.
         samples: sample_id, label, audit, in the order of the table.
         config: how many photos per cue, and how many sources.
     """
     ids, label = samples["sample_id"].to_numpy(), samples["label"].to_numpy()
     audit = samples["audit"].to_numpy()
     scores = _scores(presences, samples["sample_id"])
+    roomy = _scores(presences.filter(pl.col("area_frac") <= ROOMY_FRAC), samples["sample_id"])
+    nowhere = np.full(len(samples), -np.inf)
     trials, showing, lacking = [], {}, {}
     for pair in pairs.iter_rows(named=True):
         key = (pair["label"], pair["cue_id"])
@@ -65,8 +71,11 @@ def build_queues(pairs: pl.DataFrame, presences: pl.DataFrame, samples: pl.DataF
         if pair["tied"] and pair["n_audit_with"] >= config.min_images:
             photos = np.flatnonzero(own & shown & audit)[: config.images_per_cue]
             trials += [_trial(named, REMOVAL, ids[photo], place, None) for place, photo in enumerate(photos)]
-        # A patch from the class itself may hold a part of its object: other classes' photos come first.
-        sources = donors if len(donors) >= MIN_SOURCES else _clearest(score, shown, config.sources)
+        # A photo that the cue fills has no room for a control: it is a source only for want of others.
+        room = roomy.get(pair["cue_id"], nowhere)
+        sources = _clearest(room, room > -np.inf, config.sources)
+        if len(sources) < MIN_SOURCES:
+            sources = _clearest(score, shown, config.sources)
         if config.paste and len(sources) >= MIN_SOURCES:
             photos = np.flatnonzero(~own & ~shown & audit)[: config.images_per_cue]
             for place, photo in enumerate(photos):

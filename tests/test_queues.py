@@ -37,7 +37,9 @@ def shown(sample_ids: list[str], cue_id: str = "grass", scores: list[float] | No
 
 
 def queues(presences: list[dict], pairs: list[dict] | None = None, **settings):
-    frame = frame_of("presences", presences)
+    areas = [row.get("area_frac", 0.2) for row in presences]
+    rows = [{name: value for name, value in row.items() if name != "area_frac"} for row in presences]
+    frame = frame_of("presences", rows).with_columns(area_frac=pl.Series(areas, dtype=pl.Float64))
     return build_queues(pl.DataFrame(pairs or [pair()]), frame, SAMPLES, CONFIG.model_copy(update=settings))
 
 
@@ -92,20 +94,19 @@ def test_a_cue_is_pasted_into_audited_photos_of_other_classes_without_it():
     assert pasted["position"].to_list() == list(range(6))
 
 
-def test_a_pasted_cue_is_cut_from_other_classes_the_clearest_first():
-    camels = of("camel")
-    found = queues(shown(of("cow")[:8]) + shown(camels[:5], scores=[1.0, 5.0, 2.0, 4.0, 3.0]))
-    clearest = [camels[1], camels[3], camels[4], camels[2]]
-    assert queue_of(found, "paste")["source_id"].to_list() == clearest + clearest[:2]
-    assert found.showing["cow", "grass"] == clearest
-
-
-def test_where_other_classes_hardly_show_it_the_class_itself_is_the_source():
+def test_a_pasted_cue_is_cut_from_where_it_is_clearest_whatever_the_class():
     cows, camels = of("cow"), of("camel")
-    few = shown(cows[:3], scores=[3.0, 1.0, 2.0]) + shown(camels[: MIN_SOURCES - 1])
-    sources = queue_of(queues(few), "paste")["source_id"].to_list()
-    assert sources[:1] == [cows[0]]
-    assert cows[2] in sources
+    found = queues(shown(cows[:8]) + shown(camels[:5], scores=[0.5, 5.0, 0.2, 4.0, 3.0]))
+    clearest = [camels[1], camels[3], camels[4], cows[0]]
+    assert queue_of(found, "paste")["source_id"].to_list() == clearest + clearest[:2]
+    assert found.showing["cow", "grass"] == [camels[1], camels[3], camels[4], camels[0]]
+
+
+def test_a_photo_that_the_cue_fills_is_a_source_only_for_want_of_others():
+    cows = of("cow")
+    rows = [row | {"area_frac": 0.9} for row in shown(cows[:4], scores=[9.0, 8.0, 7.0, 6.0])] + shown(cows[4:7])
+    assert set(queue_of(queues(rows), "paste")["source_id"]) == set(cows[4:7])
+    assert cows[0] in set(queue_of(queues(rows[:-1]), "paste")["source_id"])
 
 
 def test_a_cue_that_hardly_any_photo_shows_is_not_pasted():

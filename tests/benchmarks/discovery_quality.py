@@ -98,7 +98,7 @@ def _agenda(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Set
         asked = options.peer_nulls if v == 0 or null else options.seeds
         return f"{arena} {null} V={v} seed={seed}", make, seed < asked
 
-    for seed in range(max(options.seeds, options.nulls)):
+    for seed in range(max(options.seeds, options.nulls, options.photo_seeds, options.photo_nulls)):
         for arena in arenas:
             seeds, nulls = (
                 (options.seeds, options.nulls) if arena == "digits" else (options.photo_seeds, options.photo_nulls)
