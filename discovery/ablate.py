@@ -154,6 +154,8 @@ class _Bench:
         # The control is the same for every target of a source: what differs between targets is the target.
         rng = self._rng(cue_id, cue["source_id"])
         control = control_mask(mask, self._forbidden(cue_id, source), rng, around=source.around)
+        if control is None:  # a part of a sibling in the control makes the cue look weaker, never stronger
+            control = control_mask(mask, source.mask(cue_id), rng, around=source.around)
         if control is None:
             return None
         row |= {"area_frac": float(mask.mean()), "covered_by": source.covered_by(mask, cue_id, self._kinds)}
