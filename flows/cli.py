@@ -90,6 +90,32 @@ def demo(
         _last_line(made, report=True)
 
 
+@app.command(epilog="Example: discovery calibrate photos.toml --photos 90")
+def calibrate(
+    config: Config,
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="runs/<name>-calibration by default.")] = None,
+    photos: Annotated[int, typer.Option("--photos", min=1, help="Photos per class at most.")] = 60,
+    nulls: Annotated[int, typer.Option("--nulls", min=0, help="Runs in which nothing is there to be found.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the photos and of what is drawn on them.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Plants cues in a copy of your photos: how small a one is found, and how often one that is not there?"""
+    with polite():
+        from discovery.calibrate import Effort
+        from discovery.calibrate import calibrate as measure
+        from discovery.config import read_config
+        from flows.screen import calibration, progress_bars
+
+        settings = read_config(config, overrides)
+        folder = run_dir or Path("runs") / f"{settings.name}-calibration"
+        with progress_bars(quiet=quiet) as progress:
+            made = measure(settings, folder, Effort(photos, nulls, seed), progress)
+        if not quiet:
+            _show(*calibration(made))
+        typer.echo(str(folder / "calibration.json"))
+
+
 @app.command(epilog="Example: discovery report runs/bar")
 def report(run_dir: RunDir) -> None:
     """Renders the report of a run again and prints its path."""

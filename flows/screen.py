@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from discovery.calibration import Calibration
+    from discovery.calibration import Calibration, Curve
     from discovery.corridor import Progress
     from discovery.grade import Grade
 
@@ -103,18 +103,19 @@ def calibration(made: "Calibration") -> "list[RenderableType]":
     from discovery.calibration import largest_missed, smallest_found
 
     strengths = [f"{point.strength:g}" for point in made.curves[0].points]
-    table = Table("planted", "kind", "class", "V", "AUC", *strengths, title="Planted effect → measured, by strength")
+    table = Table("planted", "class", "AUC", "seen", *strengths, title="Planted effect → measured, by strength")
     for curve in made.curves:
-        cells = (curve.phrase, curve.kind, curve.label, number(curve.cramers_v, signed=False))
-        points = (f"{_hundredths(p.planted)} → {_hundredths(p.effect)}{' *' if p.found else ''}" for p in curve.points)
-        table.add_row(*map(_escape, cells), f"{curve.sensor_auc:.2f}", *points)
+        named = (f"{curve.phrase} ({curve.kind})", curve.label)
+        points = (f"{_hundredths(p.planted)}→{_hundredths(p.effect)}{'*' if p.found else ''}" for p in curve.points)
+        table.add_row(*map(_escape, named), f"{curve.sensor_auc:.2f}", f"{curve.seen:.0%}", *points)
     runs, false = made.nulls.runs, made.nulls.false
     parts: list[RenderableType] = [
         table,
         "* reported as spurious. Strength: log-odds added where the sensor sees the cue; 0: the model as it is. "
-        "AUC: how well the sensor sees it; near 0.5 nothing was planted.",
-        f"smallest planted effect found: {_hundredths(smallest_found(made.curves))}; "
-        f"largest missed: {_hundredths(largest_missed(made.curves))}",
+        "AUC: how well the sensor sees it; near 0.5 nothing was planted. "
+        "seen: in how many of its photos the run itself finds it.",
+        f"smallest planted effect found: {_named(made, smallest_found)}; "
+        f"largest missed: {_named(made, largest_missed)}",
         f"runs on permuted presences with a false report: {false} of {runs} (at most {made.nulls.share_at_most:.0%})",
     ]
     if made.already_there:
@@ -125,8 +126,15 @@ def calibration(made: "Calibration") -> "list[RenderableType]":
     return parts
 
 
+def _named(made: "Calibration", extreme: "Callable[[Sequence[Curve]], float | None]") -> str:
+    """Writes an extreme over all planted cues, and which of them it is."""
+    value = extreme(made.curves)
+    names = [curve.phrase for curve in made.curves if value is not None and extreme([curve]) == value]
+    return _escape(f"{_hundredths(value)} ({names[0]})") if names else _hundredths(value)
+
+
 def _hundredths(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
+    return "–" if value is None else f"{round(value, 2) + 0.0:+.2f}"  # never -0.00
 
 
 def number(value: float | None, *, signed: bool = True) -> str:

@@ -62,7 +62,12 @@ def load_classifier(config: ModelConfig, compute: ComputeConfig, head: Head) -> 
     """
     if config.kind not in CLASSIFIERS:
         raise ConfigError(f"unknown model.kind {config.kind!r}; choose from {', '.join(CLASSIFIERS)}")
-    return CLASSIFIERS[config.kind](config, compute, head)
+    model = CLASSIFIERS[config.kind](config, compute, head)
+    if config.sensor is None:
+        return model
+    from discovery.backends.sensor import with_sensor
+
+    return with_sensor(model, config, compute, head)
 
 
 def head_of(heads: pl.DataFrame) -> Head:
@@ -127,6 +132,7 @@ class ProbeClassifier:
         if head.coef is None or head.intercept is None:
             raise BackendError("the probe has no fitted head; run the stage fit first")
         self.classes = head.classes
+        self.backbone = config.backbone
         self._encoder = load_encoder(config.backbone, compute)
         self._coef, self._intercept = head.coef.T.copy(), head.intercept
         crop = probe_view(config)
@@ -134,8 +140,15 @@ class ProbeClassifier:
 
     def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """See `Classifier.predict`."""
-        logits = self._encoder.pooled(np.asarray(views)).astype(np.float64) @ self._coef + self._intercept
-        return softmax(logits)
+        return self.from_features(self.features(views))
+
+    def features(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns (n, d) features of views."""
+        return self._encoder.pooled(np.asarray(views))
+
+    def from_features(self, features: np.ndarray) -> np.ndarray:
+        """Returns (n, c) float64 probabilities of (n, d) features."""
+        return softmax(features.astype(np.float64) @ self._coef + self._intercept)
 
 
 class TorchClassifier:

@@ -199,7 +199,70 @@ def test_a_schedule_without_a_server_says_how_to_start_one(tiny):
     assert "prefect server start" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "report", "cues", "serve", "version"])
+def calibrated():
+    """What a calibration may say: one cue found at strength 1, missed below, and one false run of twenty."""
+    from discovery.calibration import Calibration, Curve, Nulls, Point
+
+    def point(strength, planted, effect, found):
+        return Point(strength, planted, effect, found, "no evidence", "red [circle]", planted, planted)
+
+    points = (point(0.0, 0.0, None, False), point(0.5, 0.04, 0.03, False), point(1.0, 0.09, 0.07, True))
+    return Calibration(
+        name="tiny",
+        model="probe",
+        seed=0,
+        photos=(),
+        left_out=("zebra",),
+        curves=(Curve("object", "red [circle]", "a", 0.85, 0.99, 0.42, 0.01, points),),
+        nulls=Nulls((({"label": "a"},), *[()] * 19)),
+        already_there=({"label": "a", "phrase": "cliff", "kind": "background", "effect": 0.2},),
+    )
+
+
+def test_a_calibration_is_shown_and_ends_with_the_path_of_its_file(tiny, monkeypatch):
+    asked = []
+
+    def calibrate(*arguments):
+        asked.extend(arguments[:3])
+        return calibrated()
+
+    monkeypatch.setattr("discovery.calibrate.calibrate", calibrate)
+    result = tiny.call("calibrate", tiny.config, "--photos", "30", "--nulls", "5", "--set", "rank.level=0.1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "runs/tiny-calibration/calibration.json"
+    for said in (
+        "red [circle] (object)",
+        "42%",
+        "+0.04→+0.03",
+        "+0.09→+0.07*",
+        "+0.00→–",
+        "smallest planted effect found: +0.09 (red [circle]); largest missed: +0.04 (red [circle])",
+        "1 of 20 (at most 22%)",
+        "a: cliff (+0.200)",
+        "classes left out: zebra",
+    ):
+        assert said in result.stdout, said
+    assert "+0.04→+0.03*" not in result.stdout
+    config, folder, effort = asked
+    assert (config.rank.level, folder) == (0.1, Path("runs/tiny-calibration"))
+    assert (effort.photos, effort.nulls, effort.seed) == (30, 5, 0)
+    quiet = tiny.call("calibrate", tiny.config, "--run-dir", "elsewhere", "--quiet")
+    assert quiet.stdout == "elsewhere/calibration.json\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "no folder photos; set it: --set dataset.root=FOLDER"), (["--photos", "5"], "--photos 26 or more")],
+)
+def test_a_calibration_without_enough_photos_is_one_line_and_status_2(tiny, arguments, said):
+    result = tiny.call("calibrate", tiny.config, *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "calibrate", "report", "cues", "serve", "version"])
 def test_every_help_has_an_example(tiny, command):
     assert f"Example: discovery {command}" in tiny.call(command, "--help").stdout
 
