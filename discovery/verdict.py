@@ -85,9 +85,12 @@ def _not_used(row: dict, config: RankConfig, why_not: str) -> tuple[str, str]:
     if inside:
         name = "tied, not used" if row["tie"] == "bias" else "gap, not used"
         return name, f"{_tie(row)}, but its net effect lies within ±{config.min_effect} for certain."
+    low, high = row["effect_low"], row["effect_high"]
+    if not row["q_used"] <= config.level and (low > 0 or high < 0):
+        few = f"{max(row['n_ablated'], row['n_pasted'])} photos are too few, given how many cues were tried"
+        return "not enough data", f"{_tie(row)}, but {why_not}: {few}."
     return "not enough data", (
-        f"{_tie(row)}, but {why_not}, and the interval {row['effect_low']:+.3f} to {row['effect_high']:+.3f} "
-        f"is too wide to call it unused."
+        f"{_tie(row)}, but {why_not}, and the interval {low:+.3f} to {high:+.3f} is too wide to call it unused."
     )
 
 

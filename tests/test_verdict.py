@@ -57,6 +57,7 @@ CASES = {
     "used the other way": (OTHER_WAY, "used, not tied here", "the other way round"),
     "a tie lost to the correction": ({"q_tied": 0.09}, "used, not tied here", "how many were tried"),
     "both legs at once lost to it": ({"q_tied": 0.04, "q_value": 0.09}, "not enough data", "both at once"),
+    "clear, but lost to the correction": ({"q_used": 0.2, "q_value": 0.3}, "not enough data", "are too few"),
     "tied, surely unused": (NOTHING, "tied, not used", "within ±0.02 for certain"),
     "tied by a gap, surely unused": (NOTHING | GAP, "gap, not used", "Accuracy differs"),
     "surely unused by the one way tried": (NOTHING | NOT_PASTED, "tied, not used", ""),
