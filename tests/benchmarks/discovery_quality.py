@@ -95,7 +95,7 @@ def _agenda(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Set
                 opened[arena] = arenas[arena]()
             return opened[arena](v, seed, null)
 
-        asked = options.peer_nulls if v == 0 or null else options.seeds
+        asked = options.peer_nulls if v == 0 or null else max(options.seeds, options.photo_seeds)
         return f"{arena} {null} V={v} seed={seed}", make, seed < asked
 
     for seed in range(max(options.seeds, options.nulls, options.photo_seeds, options.photo_nulls)):
