@@ -1,0 +1,82 @@
+"""The parts of a configuration that say which models are asked, and on what machine."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """A part of the configuration: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Part):
+    """The model under audit."""
+
+    kind: Literal["probe", "torch", "python"] = "probe"
+    backbone: str = Field("efficientnet_lite0", description="probe: an encoder by name")
+    inverse_regularisation: Annotated[float, Field(gt=0)] = Field(
+        0.01, description="probe: C of the logistic regression"
+    )
+    path: str | None = Field(None, description="torch: a TorchScript (.pt) or torch.export (.pt2) file")
+    callable: str | None = Field(None, description="python: 'package.module:callable', images → probabilities")
+    classes: tuple[str, ...] = Field((), description="class names in output order; default: the sorted labels")
+    input_px: Count = Field(224, description="torch: side of the square input")
+    resize_px: Count | None = Field(None, description="torch, probe: shorter side before the centre crop")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="torch: of RGB in [0, 1]")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="torch: of RGB in [0, 1]")
+    outputs: Literal["logits", "probs"] = Field("logits", description="torch: what the file returns")
+    sensor: str | None = Field(None, description="written by calibrate: cues that the model is made to react to")
+    sensor_strength: float = Field(0.0, description="calibrate: log-odds that a cue adds to its class")
+
+    @model_validator(mode="after")
+    def _needs_its_source(self) -> "ModelConfig":
+        needed = {"torch": "path", "python": "callable"}.get(self.kind)
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"model.kind = {self.kind!r} needs model.{needed}")
+        if self.sensor_strength and self.sensor is None:
+            raise ValueError("model.sensor_strength needs model.sensor; both are set by discovery calibrate alone")
+        return self
+
+
+class ProposeConfig(Part):
+    """Which attributes are candidates."""
+
+    proposer: str = "vocabulary"
+    file: str | None = Field(None, description="file proposer: a .txt, .csv or .toml list of the user's own phrases")
+    per_class: Count = Field(16, description="phrases kept per class among those that the images show")
+    images_per_class: Count = Field(60, description="images looked at per class to narrow the vocabulary")
+    tags_per_image: Count = Field(6, description="best vocabulary phrases counted per image")
+
+
+class DetectConfig(Part):
+    """How a phrase becomes regions."""
+
+    box_detector: str = Field("conse", description="detector for objects, backgrounds and textures")
+    conse_floor: float = Field(1.5, description="conse: windows below this score are not written")
+    text_min_score: Fraction = Field(0.5, description="text: confidence below which a box is not written")
+
+
+class EmbedConfig(Part):
+    """Which class-agnostic regions are cut and with what they are embedded."""
+
+    encoder: str = "efficientnet_lite0"
+    grid: Annotated[int, Field(ge=0, le=7)] = Field(3, description="grid × grid overlapping windows per image")
+    superpixels: Annotated[int, Field(ge=0, le=200)] = Field(12, description="superpixels per image; 0 for none")
+
+
+class ComputeConfig(Part):
+    """How the work is cut; but for `fast` none of it changes a result."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    batch_size: Count = 32
+    shard_size: Count = Field(512, description="images per part: what is lost at most by a crash")
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="0: as many as there are cores")
+    fast: bool = Field(
+        False, description="on CUDA: half precision and torch.compile for transformers' models; scores move slightly"
+    )
+    download: bool = Field(False, description="fetch checkpoints that are not on this machine from their hub")

@@ -1,0 +1,116 @@
+"""The parts of a configuration that say what a stage does with what it reads."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from discovery.config_models import Count, Fraction, Part
+
+
+class DatasetConfig(Part):
+    """Where the photos are and which of them are evidence."""
+
+    root: str = Field(description="folder of images, or the folder that a manifest's uris are relative to")
+    manifest: str | None = Field(None, description="CSV or Parquet: uri,label[,split][,x0,y0,x1,y1]")
+    fit_split: str = Field("train", description="split that a probe is fitted on and presence bias is measured in")
+    holdout_frac: Fraction | None = Field(
+        None, description="share of the fit split that is audited; default 0.3 with a probe, else 1"
+    )
+    min_class_images: Count = Field(10, description="a class with fewer images stops the run")
+    max_bad_frac: Fraction = Field(0.01, description="more unreadable images than this stop the run")
+    max_pixels: Count = Field(50_000_000, description="an image with more pixels is skipped as a bomb")
+
+
+class ClusterConfig(Part):
+    """How region embeddings are grouped."""
+
+    k_candidates: tuple[Count, ...] = Field((20, 40, 60, 90), description="numbers of clusters tried on a sample")
+    sample: Count = Field(20_000, description="regions that k-means is trained on")
+    silhouette_sample: Count = Field(2_000, description="regions that k is chosen on")
+    iterations: Count = 25
+
+
+class PresenceConfig(Part):
+    """When an image counts as showing a cue, and which phrases are one cue."""
+
+    thresholds: dict[str, float] = Field(
+        {}, description="score from which a cue is present, per detector; the others' are learned from the scores"
+    )
+    merge_similarity: Fraction = Field(0.7, description="phrases of one kind at least this alike (cosine) are one cue")
+    related_similarity: Fraction = Field(0.4, description="phrases this alike are one cue if also seen together")
+    related_phi: Fraction = Field(0.6, description="correlation of presences that counts as seen together")
+    merge_phi: Fraction = Field(0.8, description="a cluster seen in the photos of another cue (phi) repeats it")
+    min_cluster_share: Fraction = Field(0.02, description="clusters seen in fewer images of every class are dropped")
+
+
+class AssociateConfig(Part):
+    """How observation becomes evidence."""
+
+    confidence: Fraction = 0.95
+    power: Fraction = Field(0.8, description="power at which the detectable gap is stated")
+    permutations: Count = Field(999, description="shuffles for the accuracy gaps' family-wise p-values")
+    min_group: Annotated[int, Field(ge=5)] = Field(
+        10, description="with fewer audited photos with or without a cue its gap is neither adjusted nor permuted"
+    )
+    adjust_for: Annotated[int, Field(ge=0)] = Field(8, description="other cues of the class that a gap is adjusted for")
+    same_phi: Fraction = Field(0.8, description="cues that correlate this much in a class are one: no adjustment")
+    k_spuriosity: Annotated[int, Field(ge=0)] = Field(
+        0, description="photos at each end of a cue's score that k_gap compares; 0: off"
+    )
+
+
+class AblateConfig(Part):
+    """How intervention becomes evidence, and how much of it is bought."""
+
+    fills: tuple[Literal["blur", "mean", "inpaint"], ...] = Field(
+        ("blur", "mean", "inpaint"), min_length=2, description="ways to fill a removed region"
+    )
+    fills_per_photo: Count = Field(1, description="of them per photo, in turn; each costs two forward passes")
+    paste: bool = Field(True, description="also paste the cue into photos of other classes")
+    images_per_cue: Count = Field(40, description="photos per class, cue and way (removal, paste-in) at most")
+    looks: Count = Field(
+        2, description="times it is asked whether more photos are needed, each time with twice as many"
+    )
+    untied_images: Annotated[int, Field(ge=0)] = Field(
+        10, description="photos that a cue which is not tied to the class is pasted into first; 0 for none"
+    )
+    max_forwards: Annotated[int, Field(ge=0)] = Field(0, description="forward passes in all; 0 for no limit")
+    stop_level: Fraction = Field(0.05, description="level of the intervals that decide whether more photos are needed")
+    stop_effect: Fraction = Field(0.02, description="an interval within ± this is decisive: the cue is not used")
+    max_area_frac: Fraction = Field(0.45, description="a larger cue has no equal-area control: it is swapped instead")
+    sibling_similarity: Fraction = Field(0.45, description="no control holds part of a phrase at least this alike")
+    min_images: Count = Field(8, description="cues seen in fewer audited photos of the class are not removed")
+    screen_p: Fraction = Field(
+        0.05,
+        description="cues whose tie to the class has a larger p-value are untied: they cannot be spurious",
+    )
+    sources: Count = Field(8, description="photos that a pasted cue is cut from, or that a large cue is swapped with")
+
+
+class RankConfig(Part):
+    """Every threshold that decides a verdict; all are printed in the report."""
+
+    level: Fraction = Field(0.05, description="false-discovery rate over all cues tried in the run")
+    min_effect: Fraction = Field(0.02, description="smallest net change of probability that counts as use")
+    min_images: Count = Field(8, description="fewer photos with an intervention are 'not enough data'")
+    min_support: Count = Field(5, description="fewer photos of the class with the cue are 'not enough data'")
+    core_overlap: Fraction = Field(0.5, description="share of the cue inside the object's box that makes it core")
+    explained_share: Fraction = Field(
+        0.5, description="a cue that another one covers in more of its photos must also stand without it"
+    )
+    bootstrap: Count = Field(2_000, description="resamples for the interval of an effect")
+    sign_flips: Count = Field(9_999, description="random sign flips for its p-value; ten times as many below 0.01")
+
+
+class ReportConfig(Part):
+    """What the report shows."""
+
+    cues_per_class: Count = 12
+    photos_per_cue: Count = 4
+    thumbnail_px: Count = 160
+
+
+class ExportConfig(Part):
+    """Which cues become groups."""
+
+    verdicts: tuple[str, ...] = ("spurious",)

@@ -1,0 +1,104 @@
+"""Tiny checkpoints of real architectures with random weights, saved as a user would have them; no download."""
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
+    Owlv2ImageProcessor,
+    Owlv2Processor,
+)
+
+WORDS = ("a photo of a red blue green circle square", "cliff rock wall water grass field", "dog cat text date stamp")
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def clip_tokenizer(corpus: Iterable[str] = WORDS, *, length: int = 16, vocab_size: int = 600) -> CLIPTokenizer:
+    """Trains CLIP's byte-level BPE on a few words; every other text is spelled out in bytes."""
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=EOS))
+    trained.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    words = Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        end_of_word_suffix="</w>",
+        initial_alphabet=alphabet,
+        special_tokens=[],
+        show_progress=False,
+    )
+    trained.train_from_iterator(corpus, trainer)
+    with tempfile.TemporaryDirectory() as folder:
+        trained.model.save(folder)
+        vocab = json.loads(Path(folder, "vocab.json").read_text())
+        lines = Path(folder, "merges.txt").read_text().splitlines()
+    merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    for letter in sorted(alphabet):
+        for token in (letter, letter + "</w>"):
+            vocab.setdefault(token, len(vocab))
+    for token in (BOS, EOS):
+        vocab[token] = len(vocab)  # the end must be the largest id: CLIP pools where the id is largest
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
+
+
+def text_settings(tokenizer: CLIPTokenizer, *, width: int = 32) -> dict:
+    """Returns the text half of a CLIP or OWL-ViT configuration."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": 0,
+    }
+
+
+def vision_settings(size_px: int, *, width: int = 32) -> dict:
+    """Returns the image half of a CLIP or OWL-ViT configuration."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": size_px,
+        "patch_size": 16,
+    }
+
+
+def save_clip(folder: Path, *, size_px: int = 64) -> Path:
+    """Saves a CLIP with its processor."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text_settings(tokenizer), vision_config=vision_settings(size_px), projection_dim=32)
+    CLIPModel(config).eval().save_pretrained(folder)
+    images = CLIPImageProcessor(size={"shortest_edge": size_px}, crop_size={"height": size_px, "width": size_px})
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_owlv2(folder: Path, *, size_px: int = 96) -> Path:
+    """Saves an OWLv2 with its processor."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(0)
+    config = Owlv2Config(
+        text_config=text_settings(tokenizer), vision_config=vision_settings(size_px), projection_dim=32
+    )
+    Owlv2ForObjectDetection(config).eval().save_pretrained(folder)
+    images = Owlv2ImageProcessor(size={"height": size_px, "width": size_px})
+    Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
