@@ -23,6 +23,12 @@ os.environ.update(
 os.environ.pop("PREFECT_API_URL", None)
 
 
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers that are the same in every run."""
+    return np.random.default_rng(0)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real photos beside the checkout."""

@@ -1,29 +1,13 @@
 import numpy as np
 import pytest
+from drawn import frame, square
 
 from discovery.controls import control_mask, shift_between
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def square(shape=(64, 64), at=(8, 8), side=16) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    mask[at[0] : at[0] + side, at[1] : at[1] + side] = True
-    return mask
 
 
 def disc(shape, centre, radius) -> np.ndarray:
     y, x = np.ogrid[: shape[0], : shape[1]]
     return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
-
-
-def frame(side=64, width=5) -> np.ndarray:
-    mask = np.ones((side, side), bool)
-    mask[width:-width, width:-width] = False
-    return mask
 
 
 def centre(mask) -> np.ndarray:

@@ -1,30 +1,14 @@
 import numpy as np
 import pytest
+from drawn import frame, square
 
 from discovery.fills import FILLS, INPAINT_BUDGET_PX, fill_blur, fill_inpaint, fill_mean, measure_grain, window
 
 SHAPES = [(7, 311), (64, 64), (28, 28), (1, 9), (53, 97), (224, 224), (700, 40)]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def every_fill():
     return pytest.mark.parametrize("fill", FILLS.values(), ids=list(FILLS))
-
-
-def square(shape=(64, 64), at=(8, 8), side=16) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    mask[at[0] : at[0] + side, at[1] : at[1] + side] = True
-    return mask
-
-
-def frame(side=64, width=5) -> np.ndarray:
-    mask = np.ones((side, side), bool)
-    mask[width:-width, width:-width] = False
-    return mask
 
 
 def masks(shape: tuple[int, int], rng) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from drawn import frame, square
 
 from discovery.interventions import (
     FILLS,
@@ -16,23 +17,6 @@ from discovery.interventions import (
 )
 
 KINDS = ["colour", "lighting", "quality"]
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def square(shape=(64, 64), at=(8, 8), side=16) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    mask[at[0] : at[0] + side, at[1] : at[1] + side] = True
-    return mask
-
-
-def frame(side=64, width=5) -> np.ndarray:
-    mask = np.ones((side, side), bool)
-    mask[width:-width, width:-width] = False
-    return mask
 
 
 def flat(value, shape=(64, 64)) -> np.ndarray:

@@ -1,17 +1,9 @@
 """The peers of the benchmark: their formulas on numbers worked by hand, and one interface that all of them keep."""
 
-import sys
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import silhouette_score
-from sklearn.model_selection import PredefinedSplit, cross_val_score
-from sklearn.naive_bayes import GaussianNB
-
-sys.path.append(str(Path(__file__).parent / "benchmarks"))  # the benchmarks are scripts, not an installed package
-
 from peers import PEERS, Evidence, Ranking, ravl_clusters
 from peers.b2t import wrong_minus_right
 from peers.cleanlab_property import cross_validated_accuracy, label_prediction_error, stratified_folds
@@ -23,6 +15,9 @@ from peers.ravl import cluster_gaps, cluster_influence
 from peers.slices import enrichment
 from peers.spuriosity_rankings import spuriosity_rankings
 from peers.spurlens import spurlens_gaps, top_minus_bottom
+from sklearn.metrics import silhouette_score
+from sklearn.model_selection import PredefinedSplit, cross_val_score
+from sklearn.naive_bayes import GaussianNB
 
 INFORMED = sorted(set(PEERS) - {"random"})
 PLANTED = 3

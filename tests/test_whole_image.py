@@ -5,11 +5,6 @@ import pytest
 from discovery.whole_image import PASTES, REMOVALS, light, recolour, shift_as_much, soften, tint
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def photo(rng, mean=(120, 120, 120), spread=25, shape=(64, 64)) -> np.ndarray:
     smooth = cv2.GaussianBlur(rng.normal(0, 1, (*shape, 1)).astype(np.float32), (0, 0), 2)[..., None]
     return np.clip(np.array(mean) + spread * smooth / smooth.std(), 0, 255).astype(np.uint8)
