@@ -56,7 +56,15 @@ class ProposeConfig(Part):
 class DetectConfig(Part):
     """How a phrase becomes regions."""
 
-    box_detector: str = Field("conse", description="detector for objects, backgrounds and textures")
+    box_detector: str = Field(
+        "conse", description="detector of free phrases: conse, or an open-set model such as owlv2:FOLDER"
+    )
+    prompt: str = Field("a photo of {}", pattern=r"\{\}", description="owlv2, owlvit: what is asked; {} is the phrase")
+    min_score: Fraction = Field(0.05, description="open-set models: boxes below this score are not written")
+    boxes_per_phrase: Count = Field(8, description="open-set models: boxes per photo and phrase at most")
+    nms_iou: Fraction = Field(0.5, description="open-set models: of two boxes that overlap more (IoU) the better stays")
+    images_per_pass: Count = Field(8, description="open-set models: photos at once; halved when memory runs out")
+    phrases_per_pass: Count = Field(128, description="open-set models: phrases compared at once")
     conse_floor: float = Field(1.5, description="conse: windows below this score are not written")
     text_min_score: Fraction = Field(0.5, description="text: confidence below which a box is not written")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from discovery.backends.checkpoint import checkpoint_state, read_choice
 from discovery.backends.detector import Detector, Phrase, load_detector
 from discovery.config import RunConfig
 from discovery.images import decode_batches
@@ -88,8 +89,13 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
 
 
 def _detectors(config: RunConfig) -> dict[str, Detector]:
-    names = dict.fromkeys(["appearance", "text", config.detect.box_detector])
-    return {name: load_detector(name, config.detect, config.compute) for name in names}
+    settings = ["appearance", "text", config.detect.box_detector]
+    named = {read_choice(setting).name: setting for setting in settings}
+    return {name: load_detector(setting, config.detect, config.compute) for name, setting in named.items()}
+
+
+def _checkpoints(config: RunConfig) -> object:
+    return checkpoint_state(config.detect.box_detector)
 
 
 def _frame(
@@ -113,4 +119,5 @@ STAGE = Stage(
     config=lambda config: (config.detect, config.embed, config.dataset.root),
     work=_work,
     sharded=True,
+    outside=_checkpoints,
 )

@@ -28,8 +28,15 @@ class Prior:
     high: float
 
 
-PRIORS = {"conse": Prior(3.0, 2.5, 4.5), "appearance": Prior(0.5, 0.4, 0.6), "text": Prior(0.5, 0.4, 0.6)}
-"""conse is in standard deviations. The computed ones are built to hold at 0.5, so little is left to learn there."""
+PRIORS = {
+    "conse": Prior(3.0, 2.5, 4.5),
+    "appearance": Prior(0.5, 0.4, 0.6),
+    "text": Prior(0.5, 0.4, 0.6),
+    "owlv2": Prior(0.2, 0.1, 0.5),
+    "owlvit": Prior(0.1, 0.05, 0.4),
+}
+"""conse is in standard deviations. The computed ones are built to hold at 0.5, so little is left to learn there. The
+open-set models' are their makers' usual thresholds: none of their real weights was run here (docs/backends.md)."""
 OTHER = Prior(0.5, 0.05, 0.95)
 """Any other detector whose scores lie in [0, 1]."""
 

@@ -17,6 +17,10 @@ from transformers import (
     Owlv2ForObjectDetection,
     Owlv2ImageProcessor,
     Owlv2Processor,
+    OwlViTConfig,
+    OwlViTForObjectDetection,
+    OwlViTImageProcessor,
+    OwlViTProcessor,
 )
 
 WORDS = ("a photo of a red blue green circle square", "cliff rock wall water grass field", "dog cat text date stamp")
@@ -101,4 +105,17 @@ def save_owlv2(folder: Path, *, size_px: int = 96) -> Path:
     Owlv2ForObjectDetection(config).eval().save_pretrained(folder)
     images = Owlv2ImageProcessor(size={"height": size_px, "width": size_px})
     Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_owlvit(folder: Path, *, size_px: int = 96) -> Path:
+    """Saves an OWL-ViT with its processor."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(0)
+    config = OwlViTConfig(
+        text_config=text_settings(tokenizer), vision_config=vision_settings(size_px), projection_dim=32
+    )
+    OwlViTForObjectDetection(config).eval().save_pretrained(folder)
+    images = OwlViTImageProcessor(size={"height": size_px, "width": size_px})
+    OwlViTProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
     return folder

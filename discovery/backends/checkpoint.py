@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from discovery.config import ComputeConfig
 from discovery.errors import BackendError
+from discovery.run import file_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +31,13 @@ def read_choice(setting: str) -> Choice:
     """Reads `name` or `name:checkpoint`; only the first colon divides, so that a checkpoint may hold others."""
     name, _, checkpoint = setting.partition(":")
     return Choice(name.strip(), checkpoint.strip() or None)
+
+
+def checkpoint_state(setting: str) -> list[tuple[str, int, int]]:
+    """Returns paths, sizes and times of the files behind a setting such as `clip:FOLDER`; empty for a hub id."""
+    place = Path(read_choice(setting).checkpoint or "")
+    files = sorted(place.iterdir()) if place.is_dir() and str(place) != "." else [place]
+    return [file_state(file) for file in files if file.is_file()]
 
 
 def load_model(auto: Any, checkpoint: str, compute: ComputeConfig, *, types: Collection[str] = ()) -> "PreTrainedModel":

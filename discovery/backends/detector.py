@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from discovery.backends.checkpoint import Choice, read_choice
 from discovery.config import ComputeConfig, DetectConfig
 from discovery.errors import ConfigError
 from discovery.regions import Regions
@@ -37,38 +38,56 @@ class Detector(Protocol):
         """
 
 
-def _load_conse(config: DetectConfig, compute: ComputeConfig) -> Detector:
+def _load_conse(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> Detector:
     from discovery.backends.conse import ConseDetector
 
     return ConseDetector(config, compute)
 
 
-def _load_appearance(config: DetectConfig, compute: ComputeConfig) -> Detector:
+def _load_appearance(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> Detector:
     from discovery.backends.appearance import AppearanceDetector
 
     return AppearanceDetector()
 
 
-def _load_text(config: DetectConfig, compute: ComputeConfig) -> Detector:
+def _load_text(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> Detector:
     from discovery.backends.ocr import TextDetector
 
     return TextDetector(config, compute)
 
 
-DETECTORS: dict[str, Callable[[DetectConfig, ComputeConfig], Detector]] = {
+def _load_owl(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> Detector:
+    from discovery.backends.detector_owl import OwlDetector
+
+    return OwlDetector(choice.name, choice.checkpoint or HUB_IDS[choice.name], config, compute)
+
+
+DETECTORS: dict[str, Callable[[Choice, DetectConfig, ComputeConfig], Detector]] = {
     "appearance": _load_appearance,
     "text": _load_text,
     "conse": _load_conse,
+    "owlv2": _load_owl,
+    "owlvit": _load_owl,
 }
-"""In the order in which the router asks them: the computed ones first, the coarse one last."""
+"""The first two are asked before `detect.box_detector`, which is one of the others."""
+OFFLINE = ("appearance", "text", "conse")
+"""Detectors that read no checkpoint."""
+HUB_IDS = {"owlv2": "google/owlv2-base-patch16-ensemble", "owlvit": "google/owlvit-base-patch32"}
+"""What is read where the setting names no checkpoint."""
 
 
-def load_detector(name: str, config: DetectConfig, compute: ComputeConfig) -> Detector:
-    """Loads a detector by name.
+def load_detector(setting: str, config: DetectConfig, compute: ComputeConfig) -> Detector:
+    """Loads a detector by its setting: `name`, or `name:checkpoint` for those that read one.
 
     Raises:
-        ConfigError: there is no such detector.
+        ConfigError: there is no such detector, or it reads no checkpoint.
+        BackendError: its checkpoint or its package is not here.
     """
-    if name not in DETECTORS:
-        raise ConfigError(f"unknown detector {name!r}; choose from {', '.join(DETECTORS)}")
-    return DETECTORS[name](config, compute)
+    choice = read_choice(setting)
+    if choice.name not in DETECTORS:
+        raise ConfigError(f"unknown detector {choice.name!r}; choose from {', '.join(DETECTORS)}")
+    if choice.checkpoint and choice.name in OFFLINE:
+        raise ConfigError(
+            f"detector {choice.name!r} reads no checkpoint, got {choice.checkpoint!r}; write its name alone"
+        )
+    return DETECTORS[choice.name](choice, config, compute)
