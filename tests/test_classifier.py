@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from discovery.backends.classifier import CLASSIFIERS, Head, check_probs, load_classifier, probe_view
+from discovery.backends.roles import Featured, softmax
 from discovery.config import ComputeConfig, ModelConfig
 from discovery.errors import BackendError, ConfigError
 
@@ -154,3 +155,47 @@ def test_a_missing_or_foreign_model_file_is_one_clear_line(tmp_path):
 
 def test_check_probs_takes_what_sums_to_one_within_rounding():
     assert check_probs([[0.3333, 0.3333, 0.3333]], 1, HEAD.classes).shape == (1, 3)
+
+
+class LastLayerLinear:
+    """A model whose features are the mean colour."""
+
+    classes = HEAD.classes
+
+    def __init__(self, config, compute, head):
+        self.view, self.field = (lambda image: image), (lambda height_px, width_px: np.zeros(4, np.float32))
+
+    def features(self, views):
+        return np.stack([view.mean(axis=(0, 1)) for view in views]).astype(np.float32)
+
+    def linear(self):
+        return Head(self.classes, np.eye(3), np.zeros(3))
+
+    def predict(self, views):
+        return softmax(self.linear().logits(self.features(views)))
+
+
+def test_a_fitted_head_takes_the_place_of_the_models_own(monkeypatch):
+    monkeypatch.setitem(CLASSIFIERS, "torch", LastLayerLinear)
+    config, views = ModelConfig(kind="torch", path="x"), images()
+    other = Head(HEAD.classes, -np.eye(3), np.array([9.0, 0.0, 0.0]))
+    own, repaired = load_classifier(config, COMPUTE, HEAD), load_classifier(config, COMPUTE, other)
+    assert isinstance(own, Featured)
+    assert isinstance(repaired, Featured)
+    assert repaired.linear() is other
+    np.testing.assert_allclose(repaired.predict(views), softmax(9 * np.eye(3)[0] - own.features(views)), atol=1e-12)
+    assert not np.allclose(own.predict(views), repaired.predict(views))
+
+
+def test_a_model_without_features_takes_no_other_head(module):
+    config = ModelConfig(kind="python", callable=module("def predict(images): return np.full((len(images), 3), 1 / 3)"))
+    with pytest.raises(BackendError, match=r"head of a model of kind 'python' cannot be found.*--method python"):
+        load_classifier(config, COMPUTE, Head(HEAD.classes, np.eye(3), np.zeros(3)))
+
+
+def test_the_probe_is_its_features_times_its_layer(rng):
+    head = Head(HEAD.classes, rng.normal(size=(3, 1280)), rng.normal(size=3))
+    probe = load_classifier(ModelConfig(), COMPUTE, head)
+    views = [probe.view(image) for image in images(2)]
+    assert isinstance(probe, Featured)
+    np.testing.assert_allclose(softmax(probe.linear().logits(probe.features(views))), probe.predict(views))

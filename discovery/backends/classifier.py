@@ -5,52 +5,17 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import polars as pl
 
+from discovery.backends.roles import Classifier, Featured, Head, Reheaded, softmax
 from discovery.config import ComputeConfig, ModelConfig
 from discovery.errors import BackendError, ConfigError
 from discovery.images import resize
 
 SUM_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Head:
-    """Class names in output order, and for a probe its linear layer.
-
-    Attributes:
-        classes: c names.
-        coef: (c, d) float64, or None when the model has a head of its own.
-        intercept: (c,) float64, or None.
-    """
-
-    classes: tuple[str, ...]
-    coef: np.ndarray | None = None
-    intercept: np.ndarray | None = None
-
-
-class Classifier(Protocol):
-    """The model under audit.
-
-    An image is first turned into a *view*, the pixels that the model sees: interventions work on views, so that each
-    variant costs one forward pass and no second decoding or resizing.
-    """
-
-    classes: tuple[str, ...]
-
-    def view(self, image: np.ndarray) -> np.ndarray:
-        """Returns the (h, w, 3) uint8 pixels that the model sees of an (H, W, 3) uint8 image."""
-
-    def field(self, height_px: int, width_px: int) -> np.ndarray:
-        """Returns the (4,) xyxy part of an image of this size that a view shows."""
-
-    def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns (n, c) float64 probabilities of views."""
 
 
 def load_classifier(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
@@ -63,11 +28,27 @@ def load_classifier(config: ModelConfig, compute: ComputeConfig, head: Head) -> 
     if config.kind not in CLASSIFIERS:
         raise ConfigError(f"unknown model.kind {config.kind!r}; choose from {', '.join(CLASSIFIERS)}")
     model = CLASSIFIERS[config.kind](config, compute, head)
+    if head.coef is not None and config.kind != "probe":
+        model = Reheaded(featured(model, config.kind), head)
     if config.sensor is None:
         return model
     from discovery.backends.sensor import with_sensor
 
     return with_sensor(model, config, compute, head)
+
+
+def featured(model: Classifier, kind: str) -> Featured:
+    """Returns the model when its last layer can be replaced.
+
+    Raises:
+        BackendError: it is none of those.
+    """
+    if isinstance(model, Featured):
+        return model
+    raise BackendError(
+        f"the head of a model of kind {kind!r} cannot be found: it gives no features; audit it as a kind that does, "
+        "such as 'probe', or repair it with --method python and your own training"
+    )
 
 
 def head_of(heads: pl.DataFrame) -> Head:
@@ -146,6 +127,10 @@ class ProbeClassifier:
         """Returns (n, d) features of views."""
         return self._encoder.pooled(np.asarray(views))
 
+    def linear(self) -> Head:
+        """See `Featured.linear`."""
+        return Head(self.classes, self._coef.T, self._intercept)
+
     def from_features(self, features: np.ndarray) -> np.ndarray:
         """Returns (n, c) float64 probabilities of (n, d) features."""
         return softmax(features.astype(np.float64) @ self._coef + self._intercept)
@@ -220,12 +205,6 @@ CLASSIFIERS: dict[str, Callable[[ModelConfig, ComputeConfig, Head], Classifier]]
 def probe_view(config: ModelConfig) -> _CentreCrop:
     """Returns how a probe sees an image: shorter side to 256, centre 224."""
     return _CentreCrop(224, config.resize_px or 256)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns (n, c) probabilities of (n, c) logits."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def model_source(config: ModelConfig) -> Path | None:
