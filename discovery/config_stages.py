@@ -111,6 +111,11 @@ class ReportConfig(Part):
 
 
 class ExportConfig(Part):
-    """Which cues become groups."""
+    """Which cues become groups, and in which other forms they are written."""
 
     verdicts: tuple[str, ...] = ("spurious",)
+    cues: tuple[str, ...] = Field((), description="ids or phrases, or 'class: phrase', instead of all of `verdicts`")
+    formats: tuple[Literal["coco", "masks", "imagefolder", "splits"], ...] = Field(
+        (), description="what is written into the run's folder export/, beside the groups"
+    )
+    photos: Literal["link", "copy"] = Field("link", description="how an imagefolder holds photos: links, or copies")

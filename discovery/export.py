@@ -1,6 +1,7 @@
-"""Cues and presences → groups and weights: `groups.parquet` and a Waterbirds-style `metadata.csv`."""
+"""Cues and presences → groups and weights: `groups.parquet`, a Waterbirds-style `metadata.csv`, and `export/`."""
 
 import csv
+import difflib
 import io
 import json
 from typing import Any
@@ -8,20 +9,47 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
+from discovery.config import ExportConfig
+from discovery.errors import ConfigError
+from discovery.export_formats import write_formats
 from discovery.run import Run, Stage, conform
 from discovery.schema import SCHEMA_VERSION, TABLES
 
 SPLIT_CODES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 METADATA_COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
 FILES = ("groups.parquet", "metadata.csv", "metadata_legend.json")
+PRESENCE = ["cue_id", "sample_id", "phrase", "kind", "score", "region_ids"]
 MAX_PLACE_CUES = 16
 """Cues that the place code combines: 2 ** 16 places; further ones are in `groups` only."""
 
 
-def choose_cues(cues: pl.DataFrame, verdicts: tuple[str, ...]) -> pl.DataFrame:
-    """Returns (cue_id, phrase), one row per cue with such a verdict in any class, the highest score first."""
-    chosen = cues.filter(pl.col("verdict").is_in(list(verdicts)))
-    best = chosen.sort("score", "cue_id", descending=[True, False], nulls_last=True)
+def choose_rows(cues: pl.DataFrame, config: ExportConfig) -> pl.DataFrame:
+    """Returns the rows of `cues` that are exported: those named in `cues`, else those with one of `verdicts`.
+
+    A name is a cue's id or phrase, for every class, or `class: phrase` (or `class: id`) for one class.
+
+    Raises:
+        ConfigError: a name fits no cue of the run.
+    """
+    if not config.cues:
+        return cues.filter(pl.col("verdict").is_in(list(config.verdicts)))
+    names = [
+        {row["cue_id"], row["phrase"], f"{row['label']}: {row['phrase']}", f"{row['label']}: {row['cue_id']}"}
+        for row in cues.select("label", "cue_id", "phrase").iter_rows(named=True)
+    ]
+    known = set().union(*names)
+    for name in config.cues:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known - {None}), 3)
+            hint = f"did you mean {', '.join(map(repr, near))}?" if near else "see: discovery cues RUN_DIR"
+            raise ConfigError(f"export.cues: no cue of this run is called {name!r}; {hint}")
+    wanted = set(config.cues)
+    return cues.filter(pl.Series([bool(wanted & own) for own in names], dtype=pl.Boolean))
+
+
+def choose_cues(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns (cue_id, phrase), one row per cue of some rows of `cues`, the highest score in any class first."""
+    best = rows.sort("score", "cue_id", descending=[True, False], nulls_last=True)
     return best.unique("cue_id", keep="first", maintain_order=True).select("cue_id", "phrase")
 
 
@@ -31,13 +59,13 @@ def make_groups(samples: pl.DataFrame, cues: pl.DataFrame, presences: pl.DataFra
     Args:
         samples: sample_id, split, label.
         cues: cue_id, phrase, from `choose_cues`.
-        presences: cue_id, sample_id; a row means that the sample shows the cue.
+        presences: cue_id, sample_id, score; a row means that the sample shows the cue.
 
     Returns:
         The table `groups`. Within a cue and split a sample weighs N / (groups × samples of its group):
         each group then weighs the same in all, and the mean weight is 1.
     """
-    shown = presences.select("cue_id", "sample_id").unique().with_columns(cue_present=True)
+    shown = presences.group_by("cue_id", "sample_id").agg(pl.col("score").max()).with_columns(cue_present=True)
     pairs = cues.join(samples.select("sample_id", "split", "label"), how="cross")
     pairs = pairs.join(shown, on=["cue_id", "sample_id"], how="left").with_columns(
         pl.col("cue_present").fill_null(False)
@@ -60,7 +88,12 @@ def make_metadata(samples: pl.DataFrame, cues: pl.DataFrame, presences: pl.DataF
     """
     cues = cues.head(MAX_PLACE_CUES)
     codes = {label: code for code, label in enumerate(_labels(samples))}
-    coded = cues.with_row_index("bit").join(presences, on="cue_id").select("sample_id", "bit", "phrase").unique()
+    coded = (
+        cues.with_row_index("bit")
+        .join(presences.select("cue_id", "sample_id"), on="cue_id")
+        .select("sample_id", "bit", "phrase")
+        .unique()
+    )
     place = (pl.lit(1, pl.Int64) * 2 ** pl.col("bit").cast(pl.Int64)).sum()
     places = coded.sort("bit").group_by("sample_id", maintain_order=True).agg(place=place, names=pl.col("phrase"))
     rows = samples.join(places, on="sample_id", how="left", maintain_order="left")
@@ -95,7 +128,7 @@ def _labels(samples: pl.DataFrame) -> list[str]:
 def _presences(run: Run, cue_ids: pl.Series) -> pl.DataFrame:
     keep = pl.col("cue_id").is_in(cue_ids.to_list())
     shards = range(max(1, len(run.parts("presences"))))
-    parts = [run.read("presences", shard=shard, columns=["cue_id", "sample_id"]).filter(keep) for shard in shards]
+    parts = [run.read("presences", shard=shard, columns=PRESENCE).filter(keep) for shard in shards]
     return pl.concat(parts)
 
 
@@ -106,21 +139,23 @@ def _parquet(groups: pl.DataFrame) -> bytes:
 
 
 def _work(run: Run, _shard: int | None) -> pl.DataFrame:
-    cues = choose_cues(run.read("cues"), run.config.export.verdicts)
-    samples = run.read("samples", columns=["sample_id", "uri", "split", "label"])
+    rows = choose_rows(run.read("cues"), run.config.export)
+    cues = choose_cues(rows)
+    samples = run.read("samples", columns=["sample_id", "uri", "split", "label", "audit", "width_px", "height_px"])
     presences = _presences(run, cues["cue_id"])
     groups = make_groups(samples, cues, presences)
     legend = json.dumps(make_legend(samples, cues), indent=1, ensure_ascii=False) + "\n"
     contents = (_parquet(groups), make_metadata(samples, cues, presences).encode(), legend.encode())
     for name, content in zip(FILES, contents, strict=True):
         run.write_bytes(name, content)
+    write_formats(run, rows, samples, presences)
     return groups
 
 
 STAGE = Stage(
     name="export",
     table="groups",
-    inputs=("cues", "presences", "samples"),
+    inputs=("cues", "presences", "samples", "predictions", "regions"),
     config=lambda c: (c.export,),
     work=_work,
     files=FILES,

@@ -157,6 +157,24 @@ class Run:
                 scratch.unlink(missing_ok=True)
         return path
 
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Makes a folder beside the tables anew: what `fill` puts into a scratch folder takes its place when whole.
+
+        Raises:
+            DataError: the disk is full or read-only.
+        """
+        path = self.path / name
+        scratch = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        with _writing(self.path):
+            try:
+                scratch.mkdir(parents=True)
+                fill(scratch)
+                shutil.rmtree(path, ignore_errors=True)
+                os.replace(scratch, path)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return path
+
     def fingerprint(self, table: str, shard: int | None = None) -> str:
         """Returns the fingerprint of a table, or of one part; empty when it is not there."""
         files = self.parts(table) if shard is None else [self.part(table, shard)]

@@ -238,6 +238,7 @@ TABLES: dict[str, pa.Schema] = {
         label=_TEXT,
         phrase=_TEXT,
         cue_present=_BOOL,
+        score=_REAL,
         group=_TEXT,
         weight=_REAL,
     ),

@@ -8,12 +8,14 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from discovery.config import make_config
+from discovery.config import ExportConfig, make_config
+from discovery.errors import ConfigError
 from discovery.export import (
     MAX_PLACE_CUES,
     METADATA_COLUMNS,
     STAGE,
     choose_cues,
+    choose_rows,
     make_groups,
     make_legend,
     make_metadata,
@@ -30,7 +32,9 @@ SAMPLES = pl.DataFrame(
     }
 )
 CUES = pl.DataFrame({"cue_id": ["c0", "c1"], "phrase": ["snow", "rope"]})
-PRESENCES = pl.DataFrame({"cue_id": ["c0", "c0", "c0", "c1"], "sample_id": ["s0", "s1", "s4", "s0"]})
+PRESENCES = pl.DataFrame(
+    {"cue_id": ["c0", "c0", "c0", "c1"], "sample_id": ["s0", "s1", "s4", "s0"], "score": [0.9, 0.5, 0.7, 0.6]}
+)
 
 
 def rows(table: str, records: list[dict]) -> pl.DataFrame:
@@ -45,6 +49,10 @@ def ranked(*cues: tuple[str, str, str, float | None]) -> pl.DataFrame:
     return rows("cues", [dict(zip(names, cue, strict=True)) | {"phrase": f"phrase {cue[1]}"} for cue in cues])
 
 
+def chosen(cues: pl.DataFrame, **config) -> list[str]:
+    return choose_cues(choose_rows(cues, ExportConfig(**config)))["cue_id"].to_list()
+
+
 def read_metadata(samples=SAMPLES, cues=CUES, presences=PRESENCES) -> list[dict]:
     return list(csv.DictReader(io.StringIO(make_metadata(samples, cues, presences))))
 
@@ -57,8 +65,30 @@ def test_only_asked_for_verdicts_are_exported_each_cue_once_and_the_strongest_fi
         ("owl", "core", "core", 9.0),
         ("cat", "unscored", "spurious", None),
     )
-    assert choose_cues(cues, ("spurious",))["cue_id"].to_list() == ["weak", "strong", "unscored"]
-    assert "core" in choose_cues(cues, ("spurious", "core"))["cue_id"].to_list()
+    assert chosen(cues) == ["weak", "strong", "unscored"]
+    assert "core" in chosen(cues, verdicts=("spurious", "core"))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("core",), [("owl", "core")]),
+        (("phrase weak",), [("owl", "weak"), ("cat", "weak")]),
+        (("cat: phrase weak", "core"), [("owl", "core"), ("cat", "weak")]),
+        (("owl: weak",), [("owl", "weak")]),
+    ],
+)
+def test_named_cues_are_exported_whatever_their_verdict_and_for_the_class_that_is_named(names, expected):
+    cues = ranked(("owl", "weak", "spurious", 1.0), ("owl", "core", "core", 9.0), ("cat", "weak", "spurious", 3.0))
+    assert choose_rows(cues, ExportConfig(cues=names)).select("label", "cue_id").rows() == expected
+
+
+def test_a_name_that_no_cue_has_is_refused_with_what_is_near_to_it():
+    cues = ranked(("owl", "weak", "spurious", 1.0))
+    with pytest.raises(ConfigError, match=r"called 'phrase weka'; did you mean .*'phrase weak'"):
+        choose_rows(cues, ExportConfig(cues=("phrase weka",)))
+    with pytest.raises(ConfigError, match="see: discovery cues RUN_DIR"):
+        choose_rows(cues, ExportConfig(cues=("zzz",)))
 
 
 def test_every_sample_is_in_one_group_of_every_cue():
@@ -73,6 +103,8 @@ def test_a_group_is_named_by_label_phrase_and_presence():
     named = dict(zip(groups["sample_id"], groups["group"], strict=True))
     assert (named["s0"], named["s2"], named["s4"]) == ("owl|snow|1", "owl|snow|0", "cat|snow|1")
     assert groups.filter("cue_present")["sample_id"].to_list() == ["s0", "s1", "s4"]
+    assert groups.filter("cue_present")["score"].to_list() == [0.9, 0.5, 0.7]
+    assert groups.filter(~pl.col("cue_present"))["score"].null_count() == 5
 
 
 def test_weights_are_inverse_to_group_size_within_each_split():
@@ -121,7 +153,8 @@ def test_the_legend_names_every_code():
 def test_cues_beyond_the_code_are_named_as_left_out():
     n = MAX_PLACE_CUES + 1
     cues = pl.DataFrame({"cue_id": [f"c{i}" for i in range(n)], "phrase": [f"phrase {i}" for i in range(n)]})
-    presences = pl.DataFrame({"cue_id": [f"c{i}" for i in range(n)], "sample_id": ["s0"] * n})
+    shown = {"cue_id": [f"c{i}" for i in range(n)], "sample_id": ["s0"] * n, "score": [1.0] * n}
+    presences = pl.DataFrame(shown)
     assert read_metadata(cues=cues, presences=presences)[0]["place"] == str(2**MAX_PLACE_CUES - 1)
     assert [cue["cue_id"] for cue in make_legend(SAMPLES, cues)["place"]["left_out"]] == [f"c{MAX_PLACE_CUES}"]
 
