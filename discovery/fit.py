@@ -67,7 +67,7 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
 
 
 def _features(config: RunConfig, encoder: Encoder, uris: list[str]) -> np.ndarray:
-    view = probe_view(config.model).view
+    view = probe_view(config.model, encoder).view
     paths = [Path(config.dataset.root) / uri for uri in uris]
     batches = decode_batches(paths, config.compute.batch_size, max_pixels=config.dataset.max_pixels)
     return np.concatenate([encoder.pooled(np.stack([view(image) for image in batch])) for batch in batches])

@@ -87,7 +87,8 @@ def load_subject(config: RunConfig, picked: Picked, seed: int) -> Subject:
 
 def _fit_probe(config: RunConfig, picked: Picked) -> Head:
     """Fits the probe on photos that are not audited."""
-    encoder, view = load_encoder(config.model.backbone, config.compute), probe_view(config.model).view
+    encoder = load_encoder(config.model.backbone, config.compute)
+    view = probe_view(config.model, encoder).view
 
     def view_or_none(uri: str) -> np.ndarray | None:
         try:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from discovery.backends.classifier import CLASSIFIERS, Head, check_probs, load_classifier, probe_view
+from discovery.backends.encoder import load_encoder
 from discovery.backends.roles import Featured, softmax
 from discovery.config import ComputeConfig, ModelConfig
 from discovery.errors import BackendError, ConfigError
@@ -109,7 +110,7 @@ def test_torchscript_and_export_files_agree(scripted, exported):
 
 
 def test_a_probe_crops_a_sixteenth_from_each_side():
-    view = probe_view(ModelConfig())
+    view = probe_view(ModelConfig(), load_encoder("efficientnet_lite0", COMPUTE))
     np.testing.assert_allclose(view.field(256, 256), [16, 16, 240, 240])
 
 

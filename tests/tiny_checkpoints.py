@@ -8,11 +8,14 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
+    BitImageProcessor,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
     Owlv2Config,
     Owlv2ForObjectDetection,
     Owlv2ImageProcessor,
@@ -21,6 +24,9 @@ from transformers import (
     OwlViTForObjectDetection,
     OwlViTImageProcessor,
     OwlViTProcessor,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
 )
 
 WORDS = ("a photo of a red blue green circle square", "cliff rock wall water grass field", "dog cat text date stamp")
@@ -118,4 +124,27 @@ def save_owlvit(folder: Path, *, size_px: int = 96) -> Path:
     OwlViTForObjectDetection(config).eval().save_pretrained(folder)
     images = OwlViTImageProcessor(size={"height": size_px, "width": size_px})
     OwlViTProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_siglip(folder: Path, *, size_px: int = 64) -> Path:
+    """Saves a SigLIP with its processors; its tokenizer is CLIP's, as SigLIP's own would need sentencepiece."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(0)
+    text = text_settings(tokenizer) | {"projection_size": 32}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision_settings(size_px))).eval().save_pretrained(folder)
+    SiglipImageProcessor(size={"height": size_px, "width": size_px}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_dinov2(folder: Path, *, size_px: int = 64) -> Path:
+    """Saves a DINOv2 with its image processor, which resizes to 8/7 of the crop as the real one does."""
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=size_px, patch_size=16
+    )
+    Dinov2Model(config).eval().save_pretrained(folder)
+    crop = {"height": size_px, "width": size_px}
+    BitImageProcessor(size={"shortest_edge": size_px * 8 // 7}, crop_size=crop).save_pretrained(folder)
     return folder

@@ -6,14 +6,18 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from discovery.backends.roles import Classifier, Featured, Head, Reheaded, softmax
+from discovery.backends.views import CentreCrop, Sight, WholeImage
 from discovery.config import ComputeConfig, ModelConfig
 from discovery.errors import BackendError, ConfigError
-from discovery.images import resize
+
+if TYPE_CHECKING:
+    from discovery.backends.encoder import Encoder
 
 SUM_TOLERANCE = 1e-3
 
@@ -85,25 +89,6 @@ def check_probs(probs: object, n_images: int, classes: Sequence[str]) -> np.ndar
     return array
 
 
-class _CentreCrop:
-    """The view of most image networks: the shorter side resized, then the centre cropped."""
-
-    def __init__(self, input_px: int, resize_px: int | None) -> None:
-        self._input_px, self._resize_px = input_px, max(resize_px or input_px, input_px)
-
-    def view(self, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape[:2]
-        scale = self._resize_px / min(height, width)
-        whole = resize(image, max(round(height * scale), self._input_px), max(round(width * scale), self._input_px))
-        top, left = (whole.shape[0] - self._input_px) // 2, (whole.shape[1] - self._input_px) // 2
-        return np.ascontiguousarray(whole[top : top + self._input_px, left : left + self._input_px])
-
-    def field(self, height_px: int, width_px: int) -> np.ndarray:
-        side = min(height_px, width_px) * self._input_px / self._resize_px
-        top, left = (height_px - side) / 2, (width_px - side) / 2
-        return np.array([left, top, left + side, top + side], np.float32)
-
-
 class ProbeClassifier:
     """A frozen backbone with the logistic regression that `fit` left in the table `heads`."""
 
@@ -116,8 +101,8 @@ class ProbeClassifier:
         self.backbone = config.backbone
         self._encoder = load_encoder(config.backbone, compute)
         self._coef, self._intercept = head.coef.T.copy(), head.intercept
-        crop = probe_view(config)
-        self.view, self.field = crop.view, crop.field
+        sight = probe_view(config, self._encoder)
+        self.view, self.field = sight.view, sight.field
 
     def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """See `Classifier.predict`."""
@@ -150,7 +135,7 @@ class TorchClassifier:
         self.classes = head.classes
         self._config, self._device = config, device_for(compute)
         self._model = _load_torch(Path(config.path or ""), self._device)
-        crop = _CentreCrop(config.input_px, config.resize_px)
+        crop = CentreCrop(config.input_px, config.resize_px)
         self.view, self.field = crop.view, crop.field
         self._mean = torch.tensor(config.mean, device=self._device).view(3, 1, 1) * 255
         self._std = torch.tensor(config.std, device=self._device).view(3, 1, 1) * 255
@@ -181,14 +166,8 @@ class PythonClassifier:
     def __init__(self, config: ModelConfig, compute: ComputeConfig, head: Head) -> None:
         self.classes = head.classes
         self._call = _import_callable(config.callable or "")
-
-    def view(self, image: np.ndarray) -> np.ndarray:
-        """Returns the image itself: what the function does with it is its own affair."""
-        return image
-
-    def field(self, height_px: int, width_px: int) -> np.ndarray:
-        """Returns the whole image."""
-        return np.array([0, 0, width_px, height_px], np.float32)
+        whole = WholeImage()
+        self.view, self.field = whole.view, whole.field
 
     def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """See `Classifier.predict`."""
@@ -202,9 +181,9 @@ CLASSIFIERS: dict[str, Callable[[ModelConfig, ComputeConfig, Head], Classifier]]
 }
 
 
-def probe_view(config: ModelConfig) -> _CentreCrop:
-    """Returns how a probe sees an image: shorter side to 256, centre 224."""
-    return _CentreCrop(224, config.resize_px or 256)
+def probe_view(config: ModelConfig, encoder: "Encoder") -> Sight:
+    """Returns how a probe sees an image: as its backbone does, unless `model.resize_px` asks for another crop."""
+    return encoder if config.resize_px is None else CentreCrop(encoder.input_px, config.resize_px)
 
 
 def model_source(config: ModelConfig) -> Path | None:

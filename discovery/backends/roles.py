@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from discovery.backends.views import Sight
+
 
 @dataclass(frozen=True)
 class Head:
@@ -26,7 +28,7 @@ class Head:
         return features.astype(np.float64) @ self.coef.T + self.intercept
 
 
-class Classifier(Protocol):
+class Classifier(Sight, Protocol):
     """The model under audit.
 
     An image is first turned into a *view*, the pixels that the model sees: interventions work on views, so that each
@@ -34,12 +36,6 @@ class Classifier(Protocol):
     """
 
     classes: tuple[str, ...]
-
-    def view(self, image: np.ndarray) -> np.ndarray:
-        """Returns the (h, w, 3) uint8 pixels that the model sees of an (H, W, 3) uint8 image."""
-
-    def field(self, height_px: int, width_px: int) -> np.ndarray:
-        """Returns the (4,) xyxy part of an image of this size that a view shows."""
 
     def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """Returns (n, c) float64 probabilities of views."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from discovery.backends.checkpoint import read_choice
 from discovery.config import ComputeConfig
 from discovery.errors import ConfigError
 
@@ -58,16 +59,40 @@ class MiniLM:
         return torch.nn.functional.normalize(mean, dim=1).float().cpu().numpy()
 
 
-TEXTS: dict[str, Callable[[ComputeConfig], Text]] = {"minilm": MiniLM}
+def _load_minilm(checkpoint: str | None, compute: ComputeConfig) -> Text:
+    if checkpoint:
+        raise ConfigError(f"minilm has its weights in its package and reads no checkpoint {checkpoint!r}")
+    return MiniLM(compute)
+
+
+def _load_clip(checkpoint: str | None, compute: ComputeConfig) -> Text:
+    from discovery.backends.text_joint import JointText
+
+    return JointText("clip", checkpoint, compute)
+
+
+def _load_siglip(checkpoint: str | None, compute: ComputeConfig) -> Text:
+    from discovery.backends.text_joint import JointText
+
+    return JointText("siglip", checkpoint, compute)
+
+
+TEXTS: dict[str, Callable[[str | None, ComputeConfig], Text]] = {
+    "minilm": _load_minilm,
+    "clip": _load_clip,
+    "siglip": _load_siglip,
+}
 
 
 @lru_cache(maxsize=4)
-def load_text(name: str, compute: ComputeConfig) -> Text:
-    """Loads a text encoder by name, once per process.
+def load_text(setting: str, compute: ComputeConfig) -> Text:
+    """Loads a text encoder by its setting, `name` or `name:checkpoint`, once per process.
 
     Raises:
         ConfigError: there is no such encoder.
+        BackendError: its checkpoint is not here or of another type.
     """
-    if name not in TEXTS:
-        raise ConfigError(f"unknown text encoder {name!r}; choose from {', '.join(TEXTS)}")
-    return TEXTS[name](compute)
+    choice = read_choice(setting)
+    if choice.name not in TEXTS:
+        raise ConfigError(f"unknown text encoder {choice.name!r}; choose from {', '.join(TEXTS)}")
+    return TEXTS[choice.name](choice.checkpoint, compute)
