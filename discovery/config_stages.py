@@ -99,7 +99,6 @@ class RankConfig(Part):
         0.5, description="a cue that another one covers in more of its photos must also stand without it"
     )
     bootstrap: Count = Field(2_000, description="resamples for the interval of an effect")
-    sign_flips: Count = Field(9_999, description="random sign flips for its p-value; ten times as many below 0.01")
 
 
 class ReportConfig(Part):

@@ -35,7 +35,7 @@ class _Link:
     adds: bool
 
 
-def find_explained(rows: list[dict], effects: dict, config: RankConfig, seed: int) -> list[tuple[dict, dict]]:
+def find_explained(rows: list[dict], effects: dict, config: RankConfig) -> list[tuple[dict, dict]]:
     """Finds the cues of one class that stand only on another one.
 
     B is explained by A when both act the same way, A goes with B, and B's effect is smaller and not shown in the photos
@@ -47,7 +47,6 @@ def find_explained(rows: list[dict], effects: dict, config: RankConfig, seed: in
         rows: of `cues`, spurious or core, of one class; `paste_effect` tells which way is reported.
         effects: (label, cue_id) → its rows of `effects`.
         config: thresholds.
-        seed: of the sign flips.
 
     Returns:
         (explained, by which) pairs.
@@ -55,7 +54,7 @@ def find_explained(rows: list[dict], effects: dict, config: RankConfig, seed: in
     own = {row["cue_id"]: _reported(row, effects[row["label"], row["cue_id"]]) for row in rows}
     sharp = {cue: bool(part["sharp"].fill_null(value=False).any()) for cue, part in own.items()}
     links = {
-        (row["cue_id"], other["cue_id"]): _link(row, other, own[row["cue_id"]], config, seed)
+        (row["cue_id"], other["cue_id"]): _link(row, other, own[row["cue_id"]], config)
         for row in rows
         for other in rows
         if row is not other and np.sign(row["effect"]) == np.sign(other["effect"])
@@ -90,7 +89,7 @@ def _reported(row: dict, effects: pl.DataFrame) -> pl.DataFrame:
     return effects.filter(pl.col("way") == way)
 
 
-def _link(row: dict, other: dict, effects: pl.DataFrame, config: RankConfig, seed: int) -> _Link:
+def _link(row: dict, other: dict, effects: pl.DataFrame, config: RankConfig) -> _Link:
     goes = pl.col("covered_by").list.contains(other["cue_id"]).fill_null(value=False)
     together, alone = net_of(effects.filter(goes)), net_of(effects.filter(~goes))
     share = len(together) / max(1, len(together) + len(alone))
@@ -99,7 +98,7 @@ def _link(row: dict, other: dict, effects: pl.DataFrame, config: RankConfig, see
     sign = np.sign(row["effect"])
     values, beside = alone["net_logit"].to_numpy() * sign, together["net_logit"].to_numpy() * sign
     adds = len(beside) > 1 and _greater(beside, values) <= config.level
-    p = sign_flip_p(values, config.sign_flips, np.random.default_rng(seed))
+    p = sign_flip_p(values)
     if p <= config.level and values.mean() > 0 and abs(alone["net"].mean()) >= config.min_effect:
         return _Link(share, STANDS, adds=adds)
     return _Link(share, FALLS if adds else UNKNOWN, adds=adds)

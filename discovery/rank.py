@@ -44,7 +44,7 @@ def rank(
     for row in rows:
         row["verdict"], row["reason"] = judge(row, config)
         row["score"] = _score(row)
-    _explain(rows, by_cue, config, seed)
+    _explain(rows, by_cue, config)
     return _in_order(rows)
 
 
@@ -114,11 +114,11 @@ def _adjust(rows: list[dict]) -> None:
             row[q] = float(value)
 
 
-def _explain(rows: list[dict], by_cue: dict, config: RankConfig, seed: int) -> None:
+def _explain(rows: list[dict], by_cue: dict, config: RankConfig) -> None:
     """Marks spurious cues that stand only on another cue of their class."""
     for label in dict.fromkeys(row["label"] for row in rows):
         used = [row for row in rows if row["label"] == label and row["verdict"] in EXPLAINERS]
-        for row, other in find_explained(used, by_cue, config, seed):
+        for row, other in find_explained(used, by_cue, config):
             row["verdict"], row["explained_by"] = "explained by another cue", other["phrase"]
             row["reason"] = (
                 f"Where it is, {other['phrase']!r} is too and goes with it; in photos without {other['phrase']!r} "

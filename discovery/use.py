@@ -9,9 +9,6 @@ from discovery.config import RankConfig
 from discovery.stats import NOTHING, Estimate, mean_interval, sign_flip_p
 from discovery.trials import PASTE, REMOVAL
 
-CAREFUL_P = 0.01
-"""Below it the sign-flip test is repeated with ten times the flips, so that its smallest p-value is 1e-5."""
-
 
 @dataclass(frozen=True)
 class Way:
@@ -72,7 +69,7 @@ def measure_use(effects: pl.DataFrame, config: RankConfig, looks: int, rng: np.r
 
     Args:
         effects: rows of both ways.
-        config: bootstrap resamples, sign flips, smallest number of photos.
+        config: bootstrap resamples, smallest number of photos.
         looks: times at which more photos could have been asked for; levels are divided by it.
         rng: of the resampling.
     """
@@ -102,9 +99,7 @@ def _measure(effects: pl.DataFrame, config: RankConfig, looks: int, rng: np.rand
     values = photos["net_logit"].to_numpy()
     confidence = 1 - 0.05 / looks
     # Fewer photos than a verdict asks for show nothing, however alike they are.
-    p = sign_flip_p(values, config.sign_flips, rng) if len(values) >= config.min_images else 1.0
-    if p < CAREFUL_P:
-        p = sign_flip_p(values, 10 * config.sign_flips, rng)
+    p = sign_flip_p(values) if len(values) >= config.min_images else 1.0
     return Way(
         effect=mean_interval(photos["net"].to_numpy(), config.bootstrap, rng, confidence),
         logit=mean_interval(values, config.bootstrap, rng, confidence),

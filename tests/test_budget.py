@@ -189,7 +189,7 @@ def test_stopping_early_does_not_make_findings_of_nothing(tied, settings, eager)
     effects = null_arms(n, tied, CONFIG.model_copy(update=settings), n_pairs=1 if eager else n)
     photos = effects.group_by("cue_id").len()["len"]
     assert photos.n_unique() > 1, "nothing was stopped early"
-    ranking = RankConfig(bootstrap=50, sign_flips=999)
+    ranking = RankConfig(bootstrap=50)
     parts = [part for _, part in effects.group_by("cue_id", maintain_order=True)]
     naive, reported = (
         sum(

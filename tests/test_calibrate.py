@@ -406,7 +406,7 @@ def whole(make_photos, tmp_path, monkeypatch):
             "embed": {"superpixels": 0, "grid": 2},
             "cluster": {"k_candidates": [4], "silhouette_sample": 100},
             "ablate": {"images_per_cue": 20},
-            "rank": {"sign_flips": 2000, "bootstrap": 300},
+            "rank": {"bootstrap": 300},
             "compute": {"device": "cpu"},
         }
     )

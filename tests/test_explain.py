@@ -6,7 +6,7 @@ from discovery.config import RankConfig
 from discovery.explain import find_explained
 from discovery.run import frame_of
 
-CONFIG = RankConfig(sign_flips=999)
+CONFIG = RankConfig()
 
 
 def found(cue: str, score: float = 0.2, effect: float = 0.3, verdict: str = "spurious") -> dict:
@@ -28,7 +28,7 @@ def photos(nets: list[float], covered_by: list[list[str]], *, sharp: bool = True
 
 def explained(rows: list[dict], **effects: pl.DataFrame) -> list[tuple[str, str]]:
     known = {("cow", cue): part for cue, part in effects.items()}
-    return [(row["cue_id"], other["cue_id"]) for row, other in find_explained(rows, known, CONFIG, 0)]
+    return [(row["cue_id"], other["cue_id"]) for row, other in find_explained(rows, known, CONFIG)]
 
 
 ALONE = [[] for _ in range(20)]

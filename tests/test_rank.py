@@ -7,7 +7,7 @@ from discovery.rank import rank
 from discovery.run import frame_of
 from discovery.schema import VERDICTS
 
-CONFIG = RankConfig(bootstrap=200, sign_flips=999)
+CONFIG = RankConfig(bootstrap=200)
 ABLATION = AblateConfig(looks=1)
 
 
