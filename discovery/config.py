@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, TomlConfigSettingsSource
 
-from discovery.config_models import ComputeConfig, DetectConfig, EmbedConfig, ModelConfig, ProposeConfig
+from discovery.config_models import ComputeConfig, DetectConfig, EmbedConfig, ModelConfig, ProposeConfig, ServerConfig
 from discovery.config_stages import (
     AblateConfig,
     AssociateConfig,
@@ -35,6 +35,7 @@ __all__ = [
     "RankConfig",
     "ReportConfig",
     "RunConfig",
+    "ServerConfig",
     "make_config",
     "read_config",
 ]

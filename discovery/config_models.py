@@ -1,6 +1,7 @@
 """The parts of a configuration that say which models are asked, and on what machine."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,8 +44,38 @@ class ModelConfig(Part):
         return self
 
 
-class ProposeConfig(Part):
-    """Which attributes are candidates."""
+class ServerConfig(Part):
+    """An OpenAI-compatible server: whom it asks, how long it waits, and what it may spend."""
+
+    llm: str | None = Field(None, description="the model's name, as its server knows it")
+    base_url: str = Field("https://api.openai.com/v1", description="of any OpenAI-compatible server, with its /v1")
+    key_env: str | None = Field(
+        None, description="environment variable that holds the key; OPENAI_API_KEY for OpenAI's own server, else none"
+    )
+    cache: str | None = Field(None, description="folder that keeps every answer; llm-cache beside the run by default")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(60.0, description="seconds without an answer before a retry")
+    retries: Annotated[int, Field(ge=0)] = Field(5, description="of a request, with back-off, after 429, 5xx, silence")
+    concurrency: Count = Field(4, description="requests under way at the same time")
+    max_calls: Annotated[int, Field(ge=0)] = Field(0, description="calls in all; 0 for no limit")
+    max_tokens: Annotated[int, Field(ge=0)] = Field(0, description="tokens in all, in and out; 0 for no limit")
+    max_money: Annotated[float, Field(ge=0)] = Field(0.0, description="in the currency of the prices; 0 for no limit")
+    price_in: Annotated[float, Field(ge=0)] | None = Field(None, description="of a million tokens of prompts")
+    price_out: Annotated[float, Field(ge=0)] | None = Field(None, description="of a million tokens of answers")
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> "ServerConfig":
+        address = urlsplit(self.base_url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("base_url must be such as http://127.0.0.1:8000/v1; it has no scheme or no host")
+        if address.username or address.password or address.query:
+            raise ValueError("base_url must hold no key or password: name the variable that holds it in key_env")
+        if self.max_money and (self.price_in is None or self.price_out is None):
+            raise ValueError("max_money needs price_in and price_out, per million tokens")
+        return self
+
+
+class ProposeConfig(ServerConfig):
+    """Which attributes are candidates, and the language model that is asked for them, if one is."""
 
     proposer: str = "vocabulary"
     file: str | None = Field(None, description="file proposer: a .txt, .csv or .toml list of the user's own phrases")
