@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from sklearn.metrics import silhouette_score
 
 from discovery.backends.encoder import Embedded, load_encoder
 from discovery.config import ClusterConfig
@@ -52,12 +51,36 @@ def cluster(embeddings: np.ndarray, config: ClusterConfig, seed: int) -> Cluster
         if k * 4 > len(embeddings):
             continue
         tried = Clustering(_spherical_kmeans(embeddings, k, config.iterations, seed), 0.0)
-        ids = tried.assign(judged)[0]
-        if 1 < len(np.unique(ids)) < len(judged):
-            silhouette = float(silhouette_score(judged, ids, metric="cosine"))
-            if silhouette > best.silhouette:
-                best = Clustering(tried.centroids, silhouette)
+        silhouette = cosine_silhouette(judged, tried.assign(judged)[0])
+        if silhouette > best.silhouette:
+            best = Clustering(tried.centroids, silhouette)
     return best
+
+
+def cosine_silhouette(embeddings: np.ndarray, ids: np.ndarray) -> float:
+    """Returns the mean silhouette (Rousseeuw 1987) by cosine distance, exactly and without the (n, n) distances.
+
+    The distances of x to the m members of a cluster add up to m − x · (the sum of the members).
+
+    Args:
+        embeddings: (n, d) float32, unit norm.
+        ids: (n,) int cluster of each.
+
+    Returns:
+        A number in [-1, 1]; -1 for fewer than two clusters, or when each has one member.
+    """
+    names, ids = np.unique(ids, return_inverse=True)
+    if not 1 < len(names) < len(ids):
+        return -1.0
+    rows, member = np.arange(len(ids)), np.eye(len(names), dtype=np.float32)[ids]
+    size = member.sum(axis=0)
+    total = size - embeddings @ (member.T @ embeddings).T
+    own = total[rows, ids] / np.maximum(size[ids] - 1, 1)
+    mean = total / size
+    mean[rows, ids] = np.inf
+    other = mean.min(axis=1)
+    width = (other - own) / np.maximum(np.maximum(own, other), 1e-12)
+    return float(np.where(size[ids] > 1, width, 0).mean())
 
 
 def _spherical_kmeans(embeddings: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
@@ -82,12 +105,10 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
     if sample is None:
         return _frame(pl.Series("region_id", [], pl.String), np.empty(0, int), np.empty(0), {})
     found = cluster(sample.embedding, config.cluster, config.seed)
-    names = _names(run, found, sample)
-    frames = []
-    for part in run.scan("embeddings", ["region_id", "embedding"]):
-        if len(part):
-            frames.append(_frame(part["region_id"], *found.assign(_matrix(part["embedding"])), names))
-    return pl.concat(frames)
+    exemplars = _exemplars(found, sample)
+    del sample  # the encoder is loaded last, when what it needs is all there is
+    regions, ids, distances = _assign_all(run, found)
+    return _frame(regions, ids, distances, _names(run, exemplars))
 
 
 def _sample(run: Run, size: int, seed: int) -> Embedded | None:
@@ -98,25 +119,46 @@ def _sample(run: Run, size: int, seed: int) -> Embedded | None:
     rng = np.random.default_rng(seed)
     vectors, norms = [], []
     for part in run.scan("embeddings", ["embedding", "norm"]):
+        if not len(part):
+            continue
         keep = np.sort(rng.permutation(len(part))[: -(-size * len(part) // total)])
-        vectors.append(_matrix(part["embedding"][keep]))
-        norms.append(part["norm"][keep].to_numpy())
+        vectors.append(_matrix(part["embedding"])[keep])
+        norms.append(part["norm"].to_numpy()[keep])
     return Embedded(np.concatenate(vectors), np.concatenate(norms))
 
 
-def _names(run: Run, found: Clustering, sample: Embedded) -> dict[int, tuple[str, str]]:
-    """Names each cluster by the phrase that its nearest sampled regions score highest on average."""
-    phrases = _phrases(run)
-    encoder = load_encoder(run.config.embed.encoder, run.config.compute)
+def _exemplars(found: Clustering, sample: Embedded) -> dict[int, Embedded]:
+    """Returns the sampled regions nearest to the centroid of each cluster that has any."""
     ids, distances = found.assign(sample.embedding)
-    names = {}
+    exemplars = {}
     for cluster_id in range(len(found.centroids)):
         members = np.flatnonzero(ids == cluster_id)
         members = members[np.argsort(distances[members], kind="stable")][:EXEMPLARS]
         if len(members):
-            exemplars = Embedded(sample.embedding[members], sample.norm[members])
-            best = int(encoder.scores(exemplars, [p for p, _ in phrases]).mean(axis=0).argmax())
-            names[cluster_id] = phrases[best]
+            exemplars[cluster_id] = Embedded(sample.embedding[members], sample.norm[members])
+    return exemplars
+
+
+def _assign_all(run: Run, found: Clustering) -> tuple[pl.Series, np.ndarray, np.ndarray]:
+    """Returns region ids, cluster ids and distances of all regions, reading part by part."""
+    regions, ids, distances = [], [], []
+    for part in run.scan("embeddings", ["region_id", "embedding"]):
+        if len(part):
+            nearest, distance = found.assign(_matrix(part["embedding"]))
+            regions.append(part["region_id"])
+            ids.append(nearest.astype(np.int32))
+            distances.append(distance)
+    return pl.concat(regions), np.concatenate(ids), np.concatenate(distances)
+
+
+def _names(run: Run, exemplars: dict[int, Embedded]) -> dict[int, tuple[str, str]]:
+    """Names each cluster by the phrase that its exemplars score highest on average."""
+    phrases = _phrases(run)
+    encoder = load_encoder(run.config.embed.encoder, run.config.compute)
+    names = {}
+    for cluster_id, regions in exemplars.items():
+        best = int(encoder.scores(regions, [p for p, _ in phrases]).mean(axis=0).argmax())
+        names[cluster_id] = phrases[best]
     return names
 
 
@@ -142,7 +184,7 @@ def _frame(region_ids: pl.Series, ids: np.ndarray, distances: np.ndarray, names:
 
 def _matrix(vectors: pl.Series) -> np.ndarray:
     """Returns a list column of equal lengths as (n, d) float32 without copying it row by row."""
-    return vectors.explode().to_numpy().reshape(len(vectors), -1) if len(vectors) else np.empty((0, 1), np.float32)
+    return vectors.explode().to_numpy().reshape(len(vectors), -1)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
