@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from tests.benchmarks import arena_digits, arena_photos, clustering
+from tests.benchmarks import arena_digits, arena_photos, clustering, digits_pool
 from tests.benchmarks.arena import OURS, Setting, judge_setting
 
 STRENGTHS = (0.7, 0.8, 0.9, 0.95, 0.99)
@@ -75,10 +75,8 @@ def _exhaust(make, known: list[dict], results: Path, work: Path) -> list[dict]:
 
 
 def _clustering(work: Path) -> str:
-    pool = arena_digits.make_pool(work / "digits")
-    square = pool.square[pool.cells[:, 0]] == pool.cells[:, 1]
-    rows = np.sort(np.random.default_rng(0).permutation(len(pool.cells))[:20_000])
-    table = clustering.compare(pool.embedding[rows], 10, square[rows])
+    folder = work / "digits"
+    table = clustering.compare(digits_pool.make_pool(folder), folder)
     return "\n".join(["### Clustering", "", "| | |", "|---|---|", table, clustering.memory(1_000_000)])
 
 
@@ -113,7 +111,7 @@ def _agenda(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Set
 
 def _digits(folder: Path) -> Callable[..., Setting]:
     folder.mkdir(parents=True, exist_ok=True)
-    return partial(arena_digits.setting, arena_digits.make_pool(folder), folder)
+    return partial(arena_digits.setting, digits_pool.make_pool(folder), folder)
 
 
 def _photos(folder: Path, photos: Path) -> Callable[..., Setting]:

@@ -152,9 +152,9 @@ def _linked(photos: Path, folder: Path, n: int) -> Path:
 
 def _peak_of_run(photos: Path, run_dir: Path) -> float:
     code = (
-        "import resource, sys; from discovery import discover; from discovery.config import make_config; "
+        "import sys; from discovery import discover; from discovery.config import make_config; "
         "discover(make_config({'dataset': {'root': sys.argv[1]}, 'compute': {'shard_size': 250}}), sys.argv[2], "
-        "until='rank'); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "until='rank'); from tests.benchmarks.clustering import peak_gib; print(1024 * peak_gib())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(photos), str(run_dir)], check=True, capture_output=True, text=True

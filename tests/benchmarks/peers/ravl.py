@@ -18,7 +18,11 @@ def ravl(evidence: Evidence, rng: np.random.Generator) -> Ranking:
     Trap: influence 0.25 is chance at four regions per image, and no gap is tested: most clusters of noise pass.
     Deviation: beyond 6,000 regions a sample is clustered and the others go to the nearest medoid.
     """
-    found = _clusters(evidence.embeddings, evidence.n_classes, rng)
+    return rank_clusters(evidence, _clusters(evidence.embeddings, evidence.n_classes, rng))
+
+
+def rank_clusters(evidence: Evidence, found: Clusters) -> Ranking:
+    """Ranks given clusters of the regions; see `ravl`."""
     shown = _images_of_clusters(evidence, found)
     gap = cluster_gaps(shown, evidence.label, evidence.correct, evidence.n_classes)
     total = np.abs(gap).sum(axis=1)
