@@ -7,7 +7,15 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, TomlConfigSettingsSource
 
-from discovery.config_models import ComputeConfig, DetectConfig, EmbedConfig, ModelConfig, ProposeConfig, ServerConfig
+from discovery.config_models import (
+    ComputeConfig,
+    DetectConfig,
+    EmbedConfig,
+    MllmConfig,
+    ModelConfig,
+    ProposeConfig,
+    ServerConfig,
+)
 from discovery.config_stages import (
     AblateConfig,
     AssociateConfig,
@@ -29,6 +37,7 @@ __all__ = [
     "DetectConfig",
     "EmbedConfig",
     "ExportConfig",
+    "MllmConfig",
     "ModelConfig",
     "PresenceConfig",
     "ProposeConfig",

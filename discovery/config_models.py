@@ -15,35 +15,6 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelConfig(Part):
-    """The model under audit."""
-
-    kind: Literal["probe", "torch", "python"] = "probe"
-    backbone: str = Field("efficientnet_lite0", description="probe: an encoder by name")
-    inverse_regularisation: Annotated[float, Field(gt=0)] = Field(
-        0.01, description="probe: C of the logistic regression"
-    )
-    path: str | None = Field(None, description="torch: a TorchScript (.pt) or torch.export (.pt2) file")
-    callable: str | None = Field(None, description="python: 'package.module:callable', images → probabilities")
-    classes: tuple[str, ...] = Field((), description="class names in output order; default: the sorted labels")
-    input_px: Count = Field(224, description="torch: side of the square input")
-    resize_px: Count | None = Field(None, description="torch, probe: shorter side before the centre crop")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="torch: of RGB in [0, 1]")
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="torch: of RGB in [0, 1]")
-    outputs: Literal["logits", "probs"] = Field("logits", description="torch: what the file returns")
-    sensor: str | None = Field(None, description="written by calibrate: cues that the model is made to react to")
-    sensor_strength: float = Field(0.0, description="calibrate: log-odds that a cue adds to its class")
-
-    @model_validator(mode="after")
-    def _needs_its_source(self) -> "ModelConfig":
-        needed = {"torch": "path", "python": "callable"}.get(self.kind)
-        if needed and getattr(self, needed) is None:
-            raise ValueError(f"model.kind = {self.kind!r} needs model.{needed}")
-        if self.sensor_strength and self.sensor is None:
-            raise ValueError("model.sensor_strength needs model.sensor; both are set by discovery calibrate alone")
-        return self
-
-
 class ServerConfig(Part):
     """An OpenAI-compatible server: whom it asks, how long it waits, and what it may spend."""
 
@@ -71,6 +42,68 @@ class ServerConfig(Part):
             raise ValueError("base_url must hold no key or password: name the variable that holds it in key_env")
         if self.max_money and (self.price_in is None or self.price_out is None):
             raise ValueError("max_money needs price_in and price_out, per million tokens")
+        return self
+
+
+class MllmConfig(ServerConfig):
+    """A multimodal LLM under audit: which one, local or `llm` at a server, and how it is asked."""
+
+    checkpoint: str | None = Field(None, description="local: a folder or hub id of a transformers checkpoint")
+    wordings: tuple[str, ...] = Field(
+        (
+            "Is there {a_label} in this image?",
+            "Does this image show {a_label}?",
+            "Can {a_label} be seen in this image?",
+        ),
+        min_length=1,
+        description="neutral yes/no questions; {a_label} is the class with its article, {label} without",
+    )
+    run_wordings: Count = Field(1, description="of them in predict and ablate; discovery ask uses all")
+    choice: str = Field("What is the main subject of this image?", description="the multiple-choice question")
+    ask: Literal["each", "choice"] = Field(
+        "each", description="in predict and ablate: a yes/no question per class, or one choice among all classes"
+    )
+    choice_orders: Count = Field(2, description="orders in which the options of a choice are named")
+    min_mass: Fraction = Field(0.1, description="with less probability on all options together an answer is unclear")
+    side_px: Count = Field(512, description="longer side of the photo that is asked about")
+
+    @model_validator(mode="after")
+    def _names_the_class(self) -> "MllmConfig":
+        lost = [text for text in self.wordings if "{label}" not in text and "{a_label}" not in text]
+        if lost:
+            raise ValueError(f"model.mllm.wordings must name the class as {{label}} or {{a_label}}, got {lost[0]!r}")
+        return self
+
+
+class ModelConfig(Part):
+    """The model under audit."""
+
+    kind: Literal["probe", "torch", "python", "mllm"] = "probe"
+    backbone: str = Field("efficientnet_lite0", description="probe: an encoder by name")
+    inverse_regularisation: Annotated[float, Field(gt=0)] = Field(
+        0.01, description="probe: C of the logistic regression"
+    )
+    path: str | None = Field(None, description="torch: a TorchScript (.pt) or torch.export (.pt2) file")
+    callable: str | None = Field(None, description="python: 'package.module:callable', images → probabilities")
+    classes: tuple[str, ...] = Field((), description="class names in output order; default: the sorted labels")
+    input_px: Count = Field(224, description="torch: side of the square input")
+    resize_px: Count | None = Field(None, description="torch, probe: shorter side before the centre crop")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="torch: of RGB in [0, 1]")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="torch: of RGB in [0, 1]")
+    outputs: Literal["logits", "probs"] = Field("logits", description="torch: what the file returns")
+    mllm: MllmConfig = MllmConfig()
+    sensor: str | None = Field(None, description="written by calibrate: cues that the model is made to react to")
+    sensor_strength: float = Field(0.0, description="calibrate: log-odds that a cue adds to its class")
+
+    @model_validator(mode="after")
+    def _needs_its_source(self) -> "ModelConfig":
+        needed = {"torch": "path", "python": "callable"}.get(self.kind)
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"model.kind = {self.kind!r} needs model.{needed}")
+        if self.kind == "mllm" and (self.mllm.checkpoint is None) == (self.mllm.llm is None):
+            raise ValueError("model.kind = 'mllm' needs either model.mllm.checkpoint (local) or model.mllm.llm (API)")
+        if self.sensor_strength and self.sensor is None:
+            raise ValueError("model.sensor_strength needs model.sensor; both are set by discovery calibrate alone")
         return self
 
 

@@ -113,6 +113,7 @@ def _guarded(value: Any) -> Any:
 
 def _model(model: ModelConfig) -> str:
     names = {"probe": f"probe on {model.backbone}", "torch": str(model.path), "python": str(model.callable)}
+    names["mllm"] = str(model.mllm.checkpoint or model.mllm.llm)
     return names[model.kind]
 
 

@@ -3,11 +3,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny_llava import save_llava
 
 from discovery.backends.classifier import CLASSIFIERS, Head, check_probs, load_classifier, probe_view
 from discovery.backends.encoder import load_encoder
 from discovery.backends.roles import Featured, softmax
-from discovery.config import ComputeConfig, ModelConfig
+from discovery.config import ComputeConfig, MllmConfig, ModelConfig
 from discovery.errors import BackendError, ConfigError
 
 COMPUTE = ComputeConfig(device="cpu")
@@ -63,12 +64,15 @@ def python_model(module, body: str):
 
 
 @pytest.fixture(params=sorted(CLASSIFIERS))
-def classifier(request, exported, module):
+def classifier(request, exported, module, tmp_path):
     if request.param == "torch":
         config = ModelConfig(kind="torch", path=str(exported), input_px=32)
         return load_classifier(config, COMPUTE, HEAD)
     if request.param == "python":
         return python_model(module, "def predict(images):\n    return np.full((len(images), 3), 1 / 3)")
+    if request.param == "mllm":
+        mllm = MllmConfig(checkpoint=str(save_llava(tmp_path / "llava")), min_mass=0)
+        return load_classifier(ModelConfig(kind="mllm", mllm=mllm), COMPUTE, HEAD)
     rng = np.random.default_rng(0)
     head = Head(HEAD.classes, rng.normal(size=(3, 1280)), np.zeros(3))
     return load_classifier(ModelConfig(), COMPUTE, head)

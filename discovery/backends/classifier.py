@@ -174,10 +174,17 @@ class PythonClassifier:
         return check_probs(self._call(list(views)), len(views), self.classes)
 
 
+def _mllm(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_mllm import MllmClassifier
+
+    return MllmClassifier(config, compute, head)
+
+
 CLASSIFIERS: dict[str, Callable[[ModelConfig, ComputeConfig, Head], Classifier]] = {
     "probe": ProbeClassifier,
     "torch": TorchClassifier,
     "python": PythonClassifier,
+    "mllm": _mllm,
 }
 
 
