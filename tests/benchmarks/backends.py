@@ -1,0 +1,87 @@
+"""Prints what the backends cost, one section per role: ratios taken in one run, on whatever device `auto` finds.
+
+Usage: python -m tests.benchmarks.backends [--only detectors] [--device cpu] [--repeats 3]
+Absolute times are this machine's; the ratios are what is stated. Models have random weights and cost what real ones do.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tiny_checkpoints, which the tests share
+
+from tiny_checkpoints import clip_tokenizer, save_owlv2, save_owlvit, text_settings
+
+from discovery.backends.detector import Phrase, load_detector
+from discovery.config import ComputeConfig, DetectConfig
+
+PHRASES = (1, 8, 32, 128)
+
+
+def detectors(options: argparse.Namespace) -> None:
+    """Images per second for 1 to 128 phrases; their texts are embedded before the clock starts."""
+    print(f"## detectors: photos per second by number of phrases (device {options.device})\n")
+    print(f"| detector | {' | '.join(map(str, PHRASES))} | time of 128 phrases over 1 |")
+    print("|---|" + "---|" * (len(PHRASES) + 1))
+    for title, name, save, n in (
+        ("owlv2, 2 layers, 96 px", "owlv2", save_owlv2, 64),
+        ("owlvit, 2 layers, 96 px", "owlvit", save_owlvit, 64),
+        ("owlv2, base size, 768 px", "owlv2", _save_base_owlv2, 1),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = _seconds_per_photo(f"{name}:{save(Path(folder))}", n, options)
+        rates = " | ".join(f"{1 / s:.3g}" for s in seconds)
+        print(f"| {title} | {rates} | {seconds[-1] / seconds[0]:.2f} |", flush=True)
+
+
+def _seconds_per_photo(setting: str, n: int, options: argparse.Namespace) -> list[float]:
+    """Returns the median seconds per photo for each number of phrases, all taken in turn."""
+    detector = load_detector(setting, DetectConfig(), ComputeConfig(device=options.device))
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(n)]
+    wanted = [[Phrase(f"thing number {i}", "object") for i in range(count)] for count in PHRASES]
+    detector.detect(photos[:1], wanted[-1])
+    times = np.array([[_timed(lambda p=p: detector.detect(photos, p)) for p in wanted] for _ in range(options.repeats)])
+    return (np.median(times, axis=0) / n).tolist()
+
+
+def _save_base_owlv2(folder: Path) -> Path:
+    """Saves an OWLv2 of the published base size with random weights."""
+    from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
+
+    tokenizer = clip_tokenizer()
+    text = {**text_settings(tokenizer, width=512), "num_hidden_layers": 12, "num_attention_heads": 8}
+    config = Owlv2Config(text_config={**text, "intermediate_size": 2048})
+    Owlv2ForObjectDetection(config).save_pretrained(folder)
+    images = Owlv2ImageProcessor(size={"height": 768, "width": 768})
+    Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {"detectors": detectors}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(SECTIONS), action="append", help="a section; all by default")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    for name in options.only or SECTIONS:
+        SECTIONS[name](options)
+        print()
+
+
+if __name__ == "__main__":
+    main()
