@@ -25,6 +25,7 @@ from discovery.config_stages import (
     PresenceConfig,
     RankConfig,
     ReportConfig,
+    RetrainConfig,
 )
 from discovery.errors import ConfigError
 
@@ -43,6 +44,7 @@ __all__ = [
     "ProposeConfig",
     "RankConfig",
     "ReportConfig",
+    "RetrainConfig",
     "RunConfig",
     "ServerConfig",
     "make_config",
@@ -69,6 +71,7 @@ class RunConfig(BaseSettings):
     rank: RankConfig = RankConfig()
     report: ReportConfig = ReportConfig()
     export: ExportConfig = ExportConfig()
+    retrain: RetrainConfig = RetrainConfig()
     compute: ComputeConfig = ComputeConfig()
 
     @classmethod

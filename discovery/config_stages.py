@@ -118,3 +118,16 @@ class ExportConfig(Part):
         (), description="what is written into the run's folder export/, beside the groups"
     )
     photos: Literal["link", "copy"] = Field("link", description="how an imagefolder holds photos: links, or copies")
+
+
+class RetrainConfig(Part):
+    """How a model is repaired after a run, and how the repair is judged."""
+
+    method: str = Field("dfr", description="a repair by name; see discovery/repairs/menu.py")
+    min_group: Count = Field(4, description="a rarer combination of class and cues is no group of its own")
+    inverse_regularisation: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
+        min_length=1,
+        description="values of C that are tried on held-out photos",
+    )
+    fits: Count = Field(10, description="dfr: fits on different draws that are averaged")

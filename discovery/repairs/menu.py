@@ -1,0 +1,21 @@
+"""Names of repairs → the functions that carry them out."""
+
+from discovery.errors import ConfigError
+from discovery.repairs import dfr, reweight
+from discovery.repairs.task import Repair
+
+REPAIRS: dict[str, Repair] = {
+    "dfr": dfr.repair,
+    "reweight": reweight.repair,
+}
+
+
+def load_repair(name: str) -> Repair:
+    """Returns a repair by name.
+
+    Raises:
+        ConfigError: there is no such repair.
+    """
+    if name not in REPAIRS:
+        raise ConfigError(f"unknown repair {name!r}; choose from {', '.join(REPAIRS)}")
+    return REPAIRS[name]

@@ -1,0 +1,134 @@
+"""Repairs on drawn features: one direction that is the class, and one that only goes with it in most photos."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from discovery.backends.roles import Head
+from discovery.config import RetrainConfig, make_config
+from discovery.cue_groups import combine
+from discovery.errors import BackendError, ConfigError
+from discovery.repairs.dfr import balanced_draw
+from discovery.repairs.linear_fit import Penalty, Scaled, fit_linear
+from discovery.repairs.menu import REPAIRS, load_repair
+from discovery.repairs.task import Task, group_accuracy
+from discovery.run import Run
+
+CLASSES = ("cat", "dog", "owl")
+WIDTH = 24
+SPURIOUS = 3
+
+
+class Model:
+    """Stands for a model whose features are drawn."""
+
+    classes = CLASSES
+
+
+def draw(rng: np.random.Generator, n: int, tied: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns features, labels and presences: a cue of its own goes with each class in a share `tied` of its photos."""
+    label = rng.integers(0, 3, n)
+    cue = np.where(rng.random(n) < tied, label, rng.integers(0, 3, n))
+    features = rng.normal(0, 1, (n, WIDTH))
+    features[np.arange(n), label] += 2.0
+    features[np.arange(n), SPURIOUS + cue] += 6.0
+    return features.astype(np.float32), label, np.eye(3, dtype=bool)[cue]
+
+
+def fit_erm(features: np.ndarray, label: np.ndarray) -> Head:
+    scaled = Scaled.of(features)
+    weights = fit_linear(scaled, label, np.ones(len(label)), 3, Penalty("l2", 0.01), None)
+    return scaled.head(weights, CLASSES)
+
+
+@pytest.fixture
+def task(rng, tmp_path) -> Task:
+    features, label, shown = draw(rng, 600, tied=0.9)
+    config = RetrainConfig(fits=3, inverse_regularisation=(1.0, 0.1))
+    return Task(
+        run=Run(tmp_path, make_config({"dataset": {"root": "photos"}})),
+        config=config,
+        folder=tmp_path / "repairs",
+        model=Model(),
+        cues=pl.DataFrame({"label": CLASSES, "cue_id": ["a", "b", "c"], "phrase": ["sofa", "grass", "branch"]}),
+        sample_id=np.arange(600).astype(str),
+        label=label,
+        shown=shown,
+        groups=combine(label, shown, np.eye(3, dtype=bool), (CLASSES, ("sofa", "grass", "branch")), 4),
+        features=lambda: features,
+        head=lambda: fit_erm(features, label),
+    )
+
+
+def judged(head: Head, seed: int = 1) -> tuple[float, float]:
+    """Returns worst-group and mean-of-groups accuracy on photos in which nothing is tied."""
+    features, label, shown = draw(np.random.default_rng(seed), 3000, tied=0.0)
+    groups = combine(label, shown, np.eye(3, dtype=bool), (CLASSES, "abc"), 1)
+    accuracy = group_accuracy(head.logits(features).argmax(axis=1) == label, groups)
+    return float(accuracy.min()), float(accuracy.mean())
+
+
+@pytest.mark.parametrize("penalty", [Penalty("l2", 0.1), Penalty("l1", 0.1)])
+def test_the_fit_is_that_of_scikit_learn(penalty, rng):
+    features, label, _ = draw(rng, 200, 0.5)
+    scaled, weight = Scaled.of(features), rng.uniform(0.5, 2.0, 200)
+    ours = fit_linear(scaled, label, weight, 3, penalty, None)
+    ratio = 1.0 if penalty.kind == "l1" else 0.0
+    theirs = LogisticRegression(C=penalty.inverse, l1_ratio=ratio, solver="saga", tol=1e-6, max_iter=20_000)
+    theirs.fit(scaled.x[:, :-1].astype(float), label, sample_weight=weight)
+    np.testing.assert_allclose(ours[:, :-1], theirs.coef_, atol=0.01)
+
+
+def test_a_constant_feature_does_no_harm_and_nan_is_named(rng):
+    features, label, _ = draw(rng, 60, 0.5)
+    features[:, 5] = 3.0
+    head = fit_erm(features, label)
+    assert np.isfinite(head.coef).all()
+    assert (head.coef[:, 5] == 0).all()
+    features[0, 0] = np.nan
+    with pytest.raises(BackendError, match="NaN or infinity"):
+        fit_erm(features, label)
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_a_repair_lifts_the_worst_group(name, task):
+    before = judged(task.head())
+    after = judged(load_repair(name)(task).head)
+    assert after[0] > before[0] + 0.1
+    assert after[1] > before[1]
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_a_repair_is_the_same_each_time(name, task):
+    one, two = (load_repair(name)(task).head for _ in range(2))
+    np.testing.assert_array_equal(one.coef, two.coef)
+
+
+@pytest.mark.parametrize("name", ["dfr", "reweight"])
+def test_it_is_the_groups_that_help_not_the_refit(name, task, rng):
+    mixed = replace(task.groups, of=_shuffled_within(task.groups.of, task.label, rng))
+    told, mistold = (judged(load_repair(name)(t).head)[0] for t in (task, replace(task, groups=mixed)))
+    assert told > mistold + 0.1
+
+
+def _shuffled_within(of: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    mixed = of.copy()
+    for y in np.unique(label):
+        mixed[label == y] = rng.permutation(of[label == y])
+    return mixed
+
+
+def test_a_draw_holds_every_group_equally_often(rng):
+    group = np.repeat([0, 1, 2], [50, 20, 4])
+    rows = balanced_draw(group, np.ones(74, bool), rng)
+    assert np.bincount(group[rows]).tolist() == [20, 20, 20]
+    assert len(set(rows[group[rows] == 0].tolist())) == 20
+    assert set(rows[group[rows] == 2].tolist()) == {70, 71, 72, 73}
+
+
+def test_an_unknown_repair_names_the_known_ones():
+    with pytest.raises(ConfigError, match="unknown repair 'magic'; choose from dfr"):
+        load_repair("magic")
