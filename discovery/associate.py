@@ -186,14 +186,33 @@ def _matrix(presences: pl.DataFrame, cue_ids: pl.Series, sample_ids: pl.Series) 
 
 
 def _core(run: Run, cues: pl.DataFrame, labels: list[str]) -> dict[tuple[str, str], str]:
-    """Returns why a cue is a class itself or a part of it, for those pairs where it is."""
+    """Returns why a cue is a class itself or a part of it, for those pairs where it is: a written list goes first."""
     phrases = {Phrase(text, kind): cue for cue, text, kind in cues.select("cue_id", "phrase", "kind").iter_rows()}
     vocabulary, text = read_vocabulary(), load_text("minilm", run.config.compute)
-    return {
+    listed = {
         (label, phrases[phrase]): reason
         for label in labels
         for phrase, reason in core_reasons(label, list(phrases), vocabulary, text.encode).items()
     }
+    return judged_parts(cues, run.read("attributes", columns=["label", "phrase", "model", "is_part"])) | listed
+
+
+def judged_parts(cues: pl.DataFrame, attributes: pl.DataFrame) -> dict[tuple[str, str], str]:
+    """Returns (label, cue_id) → whose judgement makes it a part of the class.
+
+    A cue counts as one when a language model judges every phrase of it that it was asked about to be one: what it
+    takes for a part is never called spurious, so a doubt keeps the cue a suspect.
+    """
+    judged = (
+        cues.select("cue_id", pl.col("phrases").alias("phrase"))
+        .explode("phrase")
+        .join(attributes.filter(pl.col("is_part").is_not_null()), on="phrase")
+        .group_by("label", "cue_id")
+        .agg(pl.col("is_part").all(), pl.col("model").first())
+        .filter("is_part")
+    )
+    rows = judged.select("label", "cue_id", "model").iter_rows()
+    return {(label, cue): f"so the language model {model} judges" for label, cue, model in rows}
 
 
 def _unseen(run: Run, cues: pl.DataFrame) -> list[dict]:

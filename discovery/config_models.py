@@ -1,12 +1,16 @@
 """The parts of a configuration that say which models are asked, and on what machine."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+QuestionName = Literal[
+    "objects", "backgrounds", "neighbours", "associations", "colours", "lighting", "overlays", "camera"
+]
+"""What a language model may be asked about a class; see `backends.llm_questions`."""
 
 
 class Part(BaseModel):
@@ -115,6 +119,26 @@ class ProposeConfig(ServerConfig):
     per_class: Count = Field(16, description="phrases kept per class among those that the images show")
     images_per_class: Count = Field(60, description="images looked at per class to narrow the vocabulary")
     tags_per_image: Count = Field(6, description="best vocabulary phrases counted per image")
+    questions: tuple[QuestionName, ...] = Field(
+        get_args(QuestionName), min_length=1, description="openai: asked per class"
+    )
+    phrases_per_question: Count = Field(16, description="openai: phrases taken from an answer")
+    judge: bool = Field(True, description="openai: ask which phrases are parts of the class, nearly always there, …")
+    judged_at_once: Count = Field(40, description="openai: phrases in one such question")
+    computed: bool = Field(True, description="openai: add the appearances that are computed for every class")
+    show_photos: Annotated[int, Field(ge=0)] = Field(0, description="openai: photos of the class shown per question")
+    photo_px: Count = Field(512, description="openai: longer side of a photo that is shown")
+    evidence: Literal["none", "tags", "captions"] = Field(
+        "none", description="openai: what is said of photos the model got right and wrong; see docs/method.md first"
+    )
+    evidence_photos: Count = Field(12, description="openai: of them at most, per class, right ones and wrong ones each")
+    caption_column: str = Field("caption", description="openai: column of the manifest for evidence = 'captions'")
+
+    @model_validator(mode="after")
+    def _has_someone_to_tell(self) -> "ProposeConfig":
+        if self.evidence != "none" and self.proposer != "openai":
+            raise ValueError("propose.evidence is told to a language model: it needs propose.proposer = 'openai'")
+        return self
 
 
 class DetectConfig(Part):

@@ -39,6 +39,21 @@ def list_samples(config: DatasetConfig) -> pl.DataFrame:
     return _label_by_folder(uris, root).sort("uri")
 
 
+def read_captions(config: DatasetConfig, column: str) -> dict[str, str]:
+    """Returns uri → caption, from a column of the manifest; empty without a manifest or such a column.
+
+    Raises:
+        DataError: as `list_samples`.
+    """
+    if config.manifest is None:
+        return {}
+    rows, root = _read_rows(Path(config.manifest)), _root(config)
+    if not {column, "uri"} <= set(rows.columns):
+        return {}
+    captions = rows.select("uri", pl.col(column).cast(pl.String).alias("caption")).drop_nulls()
+    return {_inside(uri, root): caption for uri, caption in captions.iter_rows()}
+
+
 def listing_state(config: DatasetConfig) -> list[tuple[str, int, int]]:
     """Returns (path, size in bytes, modification time in ns) of all files of a dataset; −1 for a missing one.
 

@@ -1,22 +1,23 @@
 """Labels and some of their photos × proposer → `attributes`: the candidate cues of each class."""
 
 import hashlib
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from discovery.backends.proposer import Attribute, Proposer, load_proposer
+from discovery.backends.llm_budget import money
+from discovery.backends.proposer import Attribute, Note, Proposer, load_proposer
 from discovery.config import RunConfig
 from discovery.errors import ConfigError
-from discovery.images import decode_batches
-from discovery.run import Run, Stage
-from discovery.schema import TABLES
+from discovery.notes import draw, look_at, take_notes
+from discovery.run import Run, Stage, frame_of
 from discovery.vocabulary import packaged_file
 
-LOOK_PX = 512
-"""Photos are shrunk to this for a look, so that a class of large ones fits into memory."""
+COSTS_FILE = "propose_costs.json"
 
 
 def pick_images(samples: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
@@ -34,9 +35,7 @@ def pick_images(samples: pl.DataFrame, n: int, seed: int) -> pl.DataFrame:
         At most n rows, in random order: the same ones whatever the order of the table.
     """
     apart = samples.filter(~pl.col("audit"))
-    pool = apart if len(apart) >= n else samples
-    draw = [hashlib.sha256(f"{seed} {name}".encode()).hexdigest() for name in pool["sample_id"]]
-    return pool.with_columns(pl.Series("draw", draw, pl.String)).sort("draw").head(n).drop("draw")
+    return draw(apart if len(apart) >= n else samples, n, seed)
 
 
 def attribute_id(phrase: str, kind: str) -> str:
@@ -46,34 +45,33 @@ def attribute_id(phrase: str, kind: str) -> str:
 
 def attribute_frame(proposed: Iterable[tuple[str, Sequence[Attribute]]]) -> pl.DataFrame:
     """Builds the table `attributes` from (label, its attributes), sorted by label, then as proposed."""
-    rows = [
-        (
-            attribute_id(a.phrase, a.kind),
-            label,
-            a.phrase,
-            a.kind,
-            a.source,
-            a.rationale,
-            a.model,
-            a.prompt_hash,
-        )
-        for label, attributes in sorted(proposed, key=lambda item: item[0])
-        for a in attributes
-    ]
-    columns = dict.fromkeys(TABLES["attributes"].names, pl.String)
-    return pl.DataFrame(rows, schema=columns, orient="row")
+    rows = []
+    for label, attributes in sorted(proposed, key=lambda item: item[0]):
+        for attribute in attributes:
+            values = {name: value for name, value in vars(attribute).items() if name != "marks"}
+            marks = vars(attribute.marks) if attribute.marks else {}
+            named = {"attribute_id": attribute_id(attribute.phrase, attribute.kind), "label": label}
+            rows.append(named | values | marks)
+    return frame_of("attributes", rows)
 
 
 def _work(run: Run, _: int | None) -> pl.DataFrame:
     config = run.config
-    proposer = load_proposer(config.propose.proposer, config.propose, config.detect, config.compute)
+    settings = config.propose
+    if settings.cache is None:  # beside the run, not in it: a fresh run asks nothing again
+        settings = settings.model_copy(update={"cache": str(run.path.parent / "llm-cache")})
+    proposer = load_proposer(settings.proposer, settings, config.detect, config.compute)
     samples = run.read("samples", columns=["sample_id", "uri", "label", "audit"])
     labels = sorted(samples["label"].drop_nulls().unique())
     _check_labels(proposer, labels)
     frames = samples.partition_by("label", as_dict=True)
-    return attribute_frame(
-        (label, proposer.propose(label, _look(proposer, frames[label,], config))) for label in labels
-    )
+    notes = _notes(run, samples)
+    proposed = [
+        (label, proposer.propose(label, _look(proposer, frames[label,], config), *([notes[label]] if notes else [])))
+        for label in labels
+    ]
+    _keep_costs(run, proposer)
+    return attribute_frame(proposed)
 
 
 def _check_labels(proposer: Proposer, labels: Sequence[str]) -> None:
@@ -85,14 +83,27 @@ def _check_labels(proposer: Proposer, labels: Sequence[str]) -> None:
 
 def _look(proposer: Proposer, samples: pl.DataFrame, config: RunConfig) -> list[np.ndarray]:
     """Decodes the photos of one class that the proposer is shown."""
-    if not proposer.looks:
-        return []
-    picked = pick_images(samples, config.propose.images_per_class, config.seed)
-    paths = [Path(config.dataset.root) / uri for uri in picked["uri"]]
-    batches = decode_batches(
-        paths, config.compute.batch_size, max_pixels=config.dataset.max_pixels, max_side_px=LOOK_PX
-    )
-    return [image for batch in batches for image in batch]
+    return look_at(pick_images(samples, proposer.looks, config.seed), config) if proposer.looks else []
+
+
+def _notes(run: Run, samples: pl.DataFrame) -> dict[str, list[Note]]:
+    if run.config.propose.evidence == "none":
+        return {}
+    predictions = run.read("predictions", columns=["sample_id", "correct"])
+    return defaultdict(list, take_notes(samples, predictions, run.config))
+
+
+def _keep_costs(run: Run, proposer: Proposer) -> None:
+    """Writes what a server's answers cost beside the tables; a proposer that asks none leaves no such file."""
+    (run.path / COSTS_FILE).unlink(missing_ok=True)
+    if costs := proposer.costs():
+        steps = {step: vars(cost) | {"money": money(cost, run.config.propose)} for step, cost in costs.items()}
+        run.write_text(COSTS_FILE, json.dumps({"model": run.config.propose.llm, "steps": steps}, indent=2))
+
+
+def _predictions(config: RunConfig) -> tuple[str, ...]:
+    """Returns the table that notes on photos need: without them another model is no reason to propose again."""
+    return () if config.propose.evidence == "none" else ("predictions",)
 
 
 def _list_state(config: RunConfig) -> str | None:
@@ -112,4 +123,5 @@ STAGE = Stage(
     config=lambda config: (config.propose, config.detect, config.dataset),
     work=_work,
     outside=_list_state,
+    also=_predictions,
 )

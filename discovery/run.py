@@ -35,6 +35,7 @@ class Stage:
         config: the parts of the configuration it receives; a change of any other part leaves it alone.
         work: `(run, shard) -> frame`; shard is None for a stage that is not sharded.
         sharded: one part per shard of samples, else one part (ingest: as many as it needs).
+        also: further tables that it reads with some configurations only.
         rounds: how often it goes through all shards; a round may read the parts of earlier rounds. Part r · shards + s
             is round r of shard s.
         outside: state outside the run that the result depends on (listing of the photos, a model file).
@@ -50,6 +51,7 @@ class Stage:
     outside: Callable[[RunConfig], object] = lambda _: None
     files: tuple[str, ...] = ()
     rounds: Callable[[RunConfig], int] = lambda _: 1
+    also: Callable[[RunConfig], tuple[str, ...]] = lambda _: ()
 
     @property
     def entry(self) -> str:
@@ -228,7 +230,7 @@ def part_fingerprint(run: Run, stage: Stage, part: int | None, outside: object =
     """
     inputs, n_shards = [], max(1, len(run.parts("samples")))
     turn, shard = (0, None) if part is None else divmod(part, n_shards)
-    for table in stage.inputs:
+    for table in (*stage.inputs, *stage.also(run.config)):
         # A later round has seen every shard's parts of the earlier ones.
         alike = shard is not None and turn == 0 and len(run.parts(table)) == n_shards
         inputs.append(run.fingerprint(table, shard if alike else None))

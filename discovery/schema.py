@@ -79,6 +79,10 @@ TABLES: dict[str, pa.Schema] = {
         rationale=_TEXT,
         model=_TEXT,
         prompt_hash=_TEXT,
+        exists_without=_BOOL,
+        is_part=_BOOL,
+        nearly_always=_BOOL,
+        implies=_BOOL,
     ),
     "regions": _table(
         "region_id",

@@ -1,8 +1,9 @@
 import numpy as np
+import polars as pl
 import pytest
 from scipy import sparse
 
-from discovery.associate import Photos, associate
+from discovery.associate import Photos, associate, judged_parts
 from discovery.config import AssociateConfig
 
 CONFIG = AssociateConfig()
@@ -127,3 +128,23 @@ def test_k_spuriosity_compares_the_highest_scores_with_the_lowest_when_it_is_on(
     assert measured(score, known)[0]["k_gap"] is None
     (found,) = measured(score, known, AssociateConfig(k_spuriosity=2))
     assert found["k_gap"] == pytest.approx(1 - 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("judged", "core"),
+    [
+        ({"wheel": True}, True),
+        ({"wheel": True, "tyre": True}, True),
+        ({"wheel": True, "tyre": False}, False),
+        ({"wheel": True, "tyre": None}, True),
+        ({"wheel": None}, False),
+        ({"road": True}, False),
+    ],
+)
+def test_a_language_model_makes_a_cue_core_when_it_takes_all_it_judged_of_it_for_parts(judged, core):
+    cues = pl.DataFrame({"cue_id": ["c1", "c2"], "phrases": [["wheel", "tyre", "rim"], ["sky"]]})
+    rows = [("car", phrase, "tiny", mark) for phrase, mark in judged.items()] + [("cat", "wheel", "tiny", False)]
+    attributes = pl.DataFrame(rows, schema=["label", "phrase", "model", "is_part"], orient="row")
+    attributes = attributes.with_columns(pl.col("is_part").cast(pl.Boolean))
+    found = judged_parts(cues, attributes)
+    assert found == ({("car", "c1"): "so the language model tiny judges"} if core else {})

@@ -1,16 +1,20 @@
 """The stage that writes the candidate cues of every class."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
+from discovery import notes
 from discovery import propose as module
-from discovery.backends.proposer import Attribute
+from discovery.backends.llm_budget import Cost
+from discovery.backends.proposer import Attribute, Marks, Note
 from discovery.config import make_config
-from discovery.errors import ConfigError
-from discovery.propose import STAGE, attribute_frame, attribute_id, pick_images
-from discovery.run import Run, conform, part_fingerprint
+from discovery.errors import ConfigError, DataError
+from discovery.propose import COSTS_FILE, STAGE, attribute_frame, attribute_id, pick_images
+from discovery.run import Run, conform, frame_of, part_fingerprint
 from discovery.schema import TABLES
 
 
@@ -29,15 +33,19 @@ def samples(n, label="a", audit=False, start=0):
 class Recorder:
     """A fake proposer that keeps what it was shown: the grey value of each photo is its number."""
 
-    looks = True
+    looks = 3
 
     def __init__(self, labels=frozenset()):
         self.labels = labels
-        self.seen = {}
+        self.seen, self.told = {}, {}
 
-    def propose(self, label, images):
+    def propose(self, label, images, notes=()):
+        self.told[label] = list(notes)
         self.seen[label] = [int(image[0, 0, 0]) for image in images]
         return [Attribute(f"near {label}", "background", "why", "fake"), Attribute("Sky", "object", "why", "fake")]
+
+    def costs(self):
+        return {}
 
 
 @pytest.fixture
@@ -134,7 +142,7 @@ def test_the_stage_gives_the_same_table_again(run, monkeypatch):
 
 
 def test_photos_are_shrunk_for_the_look(run, monkeypatch):
-    monkeypatch.setattr(module, "LOOK_PX", 4)
+    monkeypatch.setattr(notes, "LOOK_PX", 4)
     shapes = []
     proposer = use(monkeypatch, Recorder())
     proposer.propose = lambda label, images: shapes.extend(image.shape for image in images) or []
@@ -144,8 +152,8 @@ def test_photos_are_shrunk_for_the_look(run, monkeypatch):
 
 def test_a_proposer_that_does_not_look_costs_no_decoding(run, monkeypatch):
     proposer = use(monkeypatch, Recorder())
-    proposer.looks = False
-    monkeypatch.setattr(module, "decode_batches", lambda *_, **__: pytest.fail("decoded"))
+    proposer.looks = 0
+    monkeypatch.setattr(notes, "decode_batches", lambda *_, **__: pytest.fail("decoded"))
     STAGE.work(run, None)
     assert proposer.seen == {"a": [], "b": []}
 
@@ -185,3 +193,98 @@ def test_a_missing_file_is_left_to_the_stage_to_refuse(run, tmp_path):
     assert STAGE.outside(gone.config) is None
     with pytest.raises(ConfigError, match=r"cannot read propose\.file"):
         STAGE.work(gone, None)
+
+
+# --- a language model ---
+
+
+def openai(run, **settings):
+    return with_config(run, proposer="openai", llm="tiny", **settings)
+
+
+def test_what_a_language_model_judges_reaches_the_table(run, monkeypatch):
+    proposer = use(monkeypatch, Recorder())
+    marks = Marks(exists_without=True, is_part=False, nearly_always=False, implies=True)
+    proposer.propose = lambda label, images: [
+        Attribute("sky", "background", "why", "openai", "tiny", "abc", marks),
+        Attribute("sea", "background", "why", "openai", "tiny", "abc"),
+    ]
+    frame = STAGE.work(openai(run), None)
+    assert frame.select(list(vars(marks))).rows()[:2] == [(True, False, False, True), (None, None, None, None)]
+    assert frame.select("model", "prompt_hash").row(0) == ("tiny", "abc")
+
+
+def test_answers_are_kept_beside_the_run_unless_a_folder_is_named(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "load_proposer", lambda _, settings, *__: asked.append(settings.cache) or Recorder())
+    STAGE.work(openai(run), None)
+    STAGE.work(openai(run, cache="/elsewhere"), None)
+    assert asked == [str(run.path.parent / "llm-cache"), "/elsewhere"]
+
+
+def test_what_answers_cost_is_written_beside_the_tables_and_goes_with_the_server(run, monkeypatch):
+    proposer = use(monkeypatch, Recorder())
+    proposer.costs = lambda: {"questions": Cost(asked=2, calls=3, tokens_in=1_000_000, tokens_out=500_000)}
+    STAGE.work(openai(run, price_in=2.0, price_out=8.0), None)
+    kept = json.loads((run.path / COSTS_FILE).read_text())
+    assert kept["model"] == "tiny"
+    assert (kept["steps"]["questions"]["calls"], kept["steps"]["questions"]["money"]) == (3, 6.0)
+    proposer.costs = dict
+    STAGE.work(run, None)
+    assert not (run.path / COSTS_FILE).exists()
+
+
+def with_predictions(run, correct):
+    ids = run.read("samples").filter("audit")["sample_id"]
+    nothing = dict.fromkeys(("predicted", "probs", "prob_label"))
+    frame = frame_of("predictions", [{"sample_id": i, "correct": correct(i), **nothing} for i in ids])
+    run.write("predictions", frame, shard=0, fingerprint="x")
+
+
+def test_captions_of_right_and_wrong_photos_are_told_of_their_class_alone(run, monkeypatch, tmp_path):
+    rows = run.read("samples").select("uri", "label", (pl.lit("photo of ") + pl.col("sample_id")).alias("words"))
+    rows.write_csv(tmp_path / "m.csv")
+    with_predictions(run, lambda sample_id: sample_id.endswith("6"))
+    values = run.config.model_dump()
+    values["dataset"]["manifest"] = str(tmp_path / "m.csv")
+    values["propose"] |= {"proposer": "openai", "evidence": "captions", "caption_column": "words"}
+    proposer = use(monkeypatch, Recorder())
+    STAGE.work(Run(run.path, make_config(values)), None)
+    assert proposer.told == {
+        label: [Note(f"photo of {label}6", True), Note(f"photo of {label}7", False)] for label in ("a", "b")
+    }
+    values["propose"]["caption_column"] = "gone"
+    with pytest.raises(DataError, match="needs a manifest with a column 'gone'"):
+        STAGE.work(Run(run.path, make_config(values)), None)
+
+
+def test_tags_of_audited_photos_are_told(run, monkeypatch):
+    with_predictions(run, lambda sample_id: True)
+    proposer = use(monkeypatch, Recorder())
+    STAGE.work(openai(run, evidence="tags", tags_per_image=3), None)
+    assert [(note.correct, note.text.count(",")) for note in proposer.told["a"]] == [(True, 2)] * 2
+
+
+def test_evidence_makes_another_model_a_reason_to_propose_again_and_nothing_else_does(run):
+    def marks(run):
+        with_predictions(run, lambda _: True)
+        run.write("predictions", run.read("predictions"), shard=0, fingerprint="x")
+        first = part_fingerprint(run, STAGE, None)
+        run.write("predictions", run.read("predictions"), shard=0, fingerprint="of another model")
+        return first, part_fingerprint(run, STAGE, None)
+
+    same, still = marks(openai(run))
+    assert same == still
+    before, after = marks(openai(run, evidence="tags"))
+    assert before != after
+
+
+def test_evidence_needs_someone_to_tell():
+    with pytest.raises(ConfigError, match=r"it needs propose\.proposer = 'openai'"):
+        make_config({"dataset": {"root": "x"}, "propose": {"evidence": "tags"}})
+
+
+def test_without_a_key_the_offline_proposer_is_named(run, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"propose\.proposer = 'vocabulary'"):
+        STAGE.work(openai(run), None)

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chat_server import chat_server
+from pretend_llm import PretendModel, data_of
 
 from discovery.backends.detector import Phrase
-from discovery.backends.proposer import (
-    PROPOSERS,
-    FileProposer,
-    ListedPhrase,
-    VocabularyProposer,
-    load_proposer,
-    read_phrases,
-)
+from discovery.backends.phrase_list import ListedPhrase, read_phrases
+from discovery.backends.proposer import PROPOSERS, FileProposer, VocabularyProposer, load_proposer
 from discovery.config import ComputeConfig, DetectConfig, ProposeConfig
 from discovery.errors import ConfigError
 from discovery.schema import KINDS
@@ -24,6 +20,7 @@ from discovery.vocabulary import Vocabulary
 PHOTO = np.zeros((4, 4, 3), np.uint8)
 LISTED = ("cliff", "river", "forest", "climber", "rope")
 TEXTS = tuple(Phrase(text, "background") for text in LISTED)
+ANSWER = {"objects": [("rope", "object")], "backgrounds": [("cliff", "background")]}
 OVERLAY, TINT = Phrase("watermark", "text"), Phrase("red tint", "colour")
 
 
@@ -266,7 +263,14 @@ def offline_models(monkeypatch):
 @pytest.mark.parametrize("name", PROPOSERS)
 @pytest.mark.usefixtures("offline_models")
 def test_every_proposer_keeps_the_contract(name, tmp_path):
-    config = ProposeConfig(proposer=name, file=str(write(tmp_path, "a.txt", "snow\nsky, background")))
+    with chat_server() as server:
+        server.otherwise = lambda body: PretendModel({data_of(body)["class"]: ANSWER})(body)
+        asked = {"llm": "tiny", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
+        config = ProposeConfig(proposer=name, file=str(write(tmp_path, "a.txt", "snow\nsky, background")), **asked)
+        _keeps_the_contract(name, config)
+
+
+def _keeps_the_contract(name, config):
     proposer = load_proposer(name, config, DetectConfig(), ComputeConfig())
     images = [PHOTO, PHOTO] if proposer.looks else []
     attributes = proposer.propose("climbing", images)
@@ -275,7 +279,8 @@ def test_every_proposer_keeps_the_contract(name, tmp_path):
     keys = [(a.phrase, a.kind) for a in attributes]
     assert len(set(keys)) == len(keys) > 0
     assert all(a.phrase.strip() and a.kind in KINDS and a.rationale for a in attributes)
-    assert {a.source for a in attributes} == {name}
+    assert {a.source for a in attributes} - {"vocabulary"} == {name} - {"vocabulary"}
+    assert all(cost.calls for cost in proposer.costs().values())
     assert proposer.propose("diving", []) != []
 
 
