@@ -1,7 +1,8 @@
 """A trained model and an audited set with known cues → what the pipeline and every peer report, and how well."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ class Setting:
         facts: what the table groups by: arena, null (kind of null, or ""), cramers_v, seed, accuracy.
         config: values of the run's configuration.
         tables: the tables up to `presences`, as the stages would have left them.
-        evidence: the audited part of the same, for the peers.
+        evidence: the audited part of the same, for the peers; its probabilities of single regions are not filled in.
+        region_probs: computes those, (r, c); only peers read them.
         cue_ids: names of the candidates, in the order of `evidence.cue_present`.
         role: per class and candidate "cue", "decoy", "unused" or "" (nothing planted).
         targets: the planted cues.
@@ -54,6 +56,7 @@ class Setting:
     config: dict
     tables: dict[str, pl.DataFrame]
     evidence: Evidence
+    region_probs: Callable[[], np.ndarray]
     cue_ids: tuple[str, ...]
     role: tuple[tuple[str, ...], ...]
     targets: tuple[Target, ...]
@@ -70,16 +73,21 @@ class Answer:
     region: np.ndarray
 
 
-def judge_setting(setting: Setting, folder: Path, *, peers: bool = True) -> list[dict]:
-    """Runs the pipeline and the peers on one setting; one row of metrics per method."""
+def judge_setting(setting: Setting, folder: Path) -> dict:
+    """Runs the pipeline on one setting and returns a row of metrics."""
     start = time.perf_counter()
     run = run_stages(setting, folder)
     seconds = time.perf_counter() - start
     cues = in_one_order(run.read("cues"))
-    rows = [_row(setting, OURS, _our_answer(setting, cues), seconds) | _costs(cues)]
-    for name, peer in PEERS.items() if peers else ():
+    return _row(setting, OURS, _our_answer(setting, cues), seconds) | _costs(run, cues)
+
+
+def ask_peers(setting: Setting) -> list[dict]:
+    """Returns one row of metrics per peer on the same setting."""
+    rows, evidence = [], replace(setting.evidence, region_probs=setting.region_probs())
+    for name, peer in PEERS.items():
         start = time.perf_counter()
-        found = peer(setting.evidence, np.random.default_rng([int(setting.facts["seed"]), 99]))
+        found = peer(evidence, np.random.default_rng([int(setting.facts["seed"]), 99]))
         answer = Answer(found.cue, found.label, found.reported, found.region)
         rows.append(_row(setting, name, answer, time.perf_counter() - start))
     return rows
@@ -107,10 +115,11 @@ def _our_answer(setting: Setting, cues: pl.DataFrame) -> Answer:
     )
 
 
-def _costs(cues: pl.DataFrame) -> dict:
+def _costs(run: Run, cues: pl.DataFrame) -> dict:
+    """Returns the forwards that were made, each counted once, and what stands among the first ten."""
     spurious = cues.filter(pl.col("verdict") == "spurious").head(TOP)
     return {
-        "forwards": int(cues["n_forwards"].sum()),
+        "forwards": int(run.read("effects", columns=["n_forwards"])["n_forwards"].sum()),
         "saved": int(cues["n_forwards_saved"].sum()),
         "top": [f"{row['label']}: {row['phrase']}" for row in spurious.iter_rows(named=True)],
     }
@@ -179,17 +188,13 @@ def presences_of(cues: list[dict], shown: np.ndarray, sample_ids: list[str], reg
         sample_ids: of the n photos.
         regions: (candidate, photo) → region ids.
     """
-    rows = []
-    for index, cue in enumerate(cues):
-        for photo in np.flatnonzero(~np.isnan(shown[index])):
-            rows.append(
-                {
-                    **cue,
-                    "sample_id": sample_ids[photo],
-                    "labels": [],
-                    "phrases": [cue["phrase"]],
-                    "score": float(shown[index, photo]),
-                    "region_ids": regions[index, photo],
-                }
-            )
-    return frame_of("presences", rows)
+    index, photo = np.nonzero(~np.isnan(shown))
+    named = pl.DataFrame(cues)[index]
+    columns = {
+        "sample_id": np.array(sample_ids)[photo],
+        "labels": pl.Series([[]] * len(index), dtype=pl.List(pl.String)),
+        "score": shown[index, photo],
+        "region_ids": [regions[key] for key in zip(index.tolist(), photo.tolist(), strict=True)],
+    }
+    frame = named.with_columns(phrases=pl.concat_list("phrase"), **{k: pl.Series(v) for k, v in columns.items()})
+    return frame.with_columns(threshold=pl.lit(None, pl.Float32)).select(frame_of("presences", []).columns)

@@ -138,7 +138,8 @@ def _layout(audit: _Audit, facts: dict, model: Path, planted: tuple[int, float])
             "regions": _regions(audit, region_ids),
             "presences": presences_of(cues, score, ids, names),
         },
-        evidence=_evidence(audit, score, model),
+        evidence=_evidence(audit, score),
+        region_probs=lambda: _region_probs(audit, model),
         cue_ids=tuple(cue["cue_id"] for cue in cues),
         role=(role,) * len(CLASSES),
         targets=(Target(frozenset(k for k, r in enumerate(role) if r == "cue"), *planted, "object"),),
@@ -212,7 +213,7 @@ def _regions(audit: _Audit, region_ids: np.ndarray) -> pl.DataFrame:
     return frame_of("regions", rows)
 
 
-def _evidence(audit: _Audit, score: np.ndarray, model: Path) -> Evidence:
+def _evidence(audit: _Audit, score: np.ndarray) -> Evidence:
     there = audit.photo >= audit.n_train
     content, photo = audit.content[there], audit.photo[there] - audit.n_train
     embedding = audit.pool.embedding[content]
@@ -221,7 +222,7 @@ def _evidence(audit: _Audit, score: np.ndarray, model: Path) -> Evidence:
     return Evidence(
         embeddings=embedding.astype(np.float32),
         image=photo,
-        region_probs=region_probs_of(audit.pool, content, torch.jit.load(model)),
+        region_probs=np.broadcast_to(np.float32(np.nan), (len(content), len(CLASSES))),
         label=audit.labels[audit.n_train :].astype(np.int64),
         probs=audit.probs.astype(np.float32),
         image_embedding=(whole / np.linalg.norm(whole, axis=1, keepdims=True)).astype(np.float32),
@@ -230,3 +231,7 @@ def _evidence(audit: _Audit, score: np.ndarray, model: Path) -> Evidence:
         cue_of_region=audit.pool.group[content].astype(np.int64),
         cue_words=(*NAMES[: len(score) - 1], "magenta border"),
     )
+
+
+def _region_probs(audit: _Audit, model: Path) -> np.ndarray:
+    return region_probs_of(audit.pool, audit.content[audit.photo >= audit.n_train], torch.jit.load(model))

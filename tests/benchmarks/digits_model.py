@@ -101,7 +101,7 @@ def _train(pool: Pool, train: np.ndarray, target: np.ndarray, path: Path, seed: 
     if path.is_file():
         return torch.jit.load(path)
     torch.manual_seed(seed)
-    model, batch = SmallCNN(), 100
+    model, batch = SmallCNN().to(memory_format=torch.channels_last), 100
     x, y = _normalised(pool.image[train]), torch.from_numpy(target)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
     steps = EPOCHS * (len(x) // batch)
