@@ -1,8 +1,8 @@
 """Presences × classifier × interventions → `effects`: what removing a cue or pasting it in does, against a control."""
 
 import zlib
-from dataclasses import replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +11,16 @@ import polars as pl
 from discovery.backends.classifier import Classifier, head_of, load_classifier
 from discovery.backends.text import load_text
 from discovery.budget import look_sizes, photos_for
-from discovery.config import AblateConfig
 from discovery.controls import control_mask
 from discovery.images import map_ahead, read_image
-from discovery.interventions import paste_pair, whole_image_paste
+from discovery.interventions import Pair, donor_pair, paste_pair, whole_image_paste
 from discovery.queues import Queues, build_queues, find_pairs, siblings
-from discovery.regions import draw_mask
 from discovery.run import Run, Stage, frame_of
 from discovery.schema import WHOLE_IMAGE_KINDS
-from discovery.seen import BOX, Seen, box_of
+from discovery.seen import BOX, Seen
 from discovery.trials import REMOVAL, Scene, Trial, removal_pairs, run_trials, swap_pairs
 
 OBJECT = ["object_x0", "object_y0", "object_x1", "object_y1"]
-COARSE = (28, 28)
-"""Grid on which the area of a possible source is drawn."""
-TRIED_SOURCES = 5
-"""Photos whose area is drawn, per source that is wanted."""
 PASTED_FRAC = 0.25
 """A cue that fills more of its photo is cut out by its clearest region alone, which leaves room for a control."""
 
@@ -37,42 +31,29 @@ def _work(run: Run, part: int | None) -> pl.DataFrame:
     look, shard = divmod(part or 0, n_shards)
     samples = run.read("samples", columns=["sample_id", "label", "audit"])
     pairs = find_pairs(run.read("associations"), config)
-    queues = build_queues(pairs, _with_area(run, config), samples, config)
+    near = _siblings(run)
+    presences = run.read("presences", columns=["cue_id", "sample_id", "score"])
+    queues = build_queues(pairs, presences, samples, near, config)
     due = photos_for(queues.trials, _earlier(run, look * n_shards), look, config)
     own = run.read("samples", shard=shard, columns=["sample_id"])["sample_id"]
     due = due.filter(pl.col("sample_id").is_in(own.implode()))
     if not len(due):
         return frame_of("effects", [])
-    bench = _Bench(run, queues, due)
+    bench = _Bench(run, queues, near, due)
     # A removal looks at the cues of its own photo, a paste-in at those of its source: each is opened once.
     due = due.with_columns(opened=pl.coalesce("source_id", "sample_id"))
     groups = [part for _, part in due.group_by("opened", maintain_order=True)]
     # Variants are drawn in a second thread while the model computes.
     prepared = map_ahead(bench.trials, groups, ahead=4)
-    trials = (replace(trial, row=trial.row | {"look": look}) for batch in prepared for trial in batch)
-    return frame_of("effects", list(run_trials(trials, bench.classifier, run.config.compute.batch_size)))
+    trials = (trial for batch in prepared for trial in batch)
+    rows = run_trials(trials, bench.classifier, run.config.compute.batch_size)
+    return frame_of("effects", [row | {"look": look} for row in rows])
 
 
-def _with_area(run: Run, config: AblateConfig) -> pl.DataFrame:
-    """Returns cue_id, sample_id, score and area_frac of the presences.
-
-    The area is drawn, coarsely, only for those of each cue from which it may be cut: the clearest.
-    """
-    presences = run.read("presences", columns=["cue_id", "sample_id", "score", "kind", "region_ids"])
-    best = presences.sort("score", "sample_id", descending=[True, False], nulls_last=True)
-    best = best.group_by("cue_id", maintain_order=True).head(TRIED_SOURCES * config.sources)
-    best = best.filter(~pl.col("kind").is_in(list(WHOLE_IMAGE_KINDS)))
-    regions = _regions(run, best)
-    sizes = {key: size for key, *size in run.read("samples", columns=["sample_id", "height_px", "width_px"]).rows()}
-    areas = []
-    for sample_id, region_ids in best.select("sample_id", "region_ids").iter_rows():
-        size = tuple(sizes[sample_id])
-        drawn = [draw_mask(box_of(regions[r]), regions[r]["mask_rle"], size, COARSE) for r in region_ids]
-        areas.append(float(np.logical_or.reduce(drawn).mean()))
-    known = best.select("cue_id", "sample_id").with_columns(area_frac=pl.Series(areas, dtype=pl.Float64))
-    whole = pl.when(pl.col("kind").is_in(list(WHOLE_IMAGE_KINDS))).then(0.0).otherwise(pl.col("area_frac"))
-    joined = presences.join(known, on=["cue_id", "sample_id"], how="left", maintain_order="left")
-    return joined.select("cue_id", "sample_id", "score", whole.alias("area_frac"))
+def _siblings(run: Run) -> dict[str, set[str]]:
+    cues = run.read("presences", columns=["cue_id", "phrase", "kind"]).unique(maintain_order=True)
+    embeddings = load_text("minilm", run.config.compute).encode(cues["phrase"].to_list())
+    return siblings(cues, embeddings, run.config.ablate.sibling_similarity)
 
 
 def _earlier(run: Run, n_parts: int) -> pl.DataFrame:
@@ -81,12 +62,20 @@ def _earlier(run: Run, n_parts: int) -> pl.DataFrame:
     return pl.concat(parts) if parts else frame_of("effects", [])
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What an intervention is, and what its rows know of it before prediction."""
+
+    known: dict
+    pairs: list[Pair] | None
+
+
 class _Bench:
     """Makes trials: decodes each photo once, draws the masks of its cues, and cuts pasted cues from their sources."""
 
-    def __init__(self, run: Run, queues: Queues, due: pl.DataFrame) -> None:
+    def __init__(self, run: Run, queues: Queues, near: dict[str, set[str]], due: pl.DataFrame) -> None:
         self.classifier: Classifier = load_classifier(run.config.model, run.config.compute, head_of(run.read("heads")))
-        self._run, self._queues, self._config = run, queues, run.config.ablate
+        self._run, self._queues, self._siblings, self._config = run, queues, near, run.config.ablate
         self._samples = {row["sample_id"]: row for row in run.read("samples").iter_rows(named=True)}
         needed = pl.concat([due["sample_id"], due["source_id"].drop_nulls()]).unique()
         found = run.read("predictions", columns=["sample_id", "predicted", "probs"])
@@ -99,67 +88,67 @@ class _Bench:
         self._regions = _regions(run, shown)
         self._view_of = lru_cache(maxsize=512)(self._view)
 
-    @cached_property
-    def _siblings(self) -> dict[str, set[str]]:
-        cues = self._run.read("presences", columns=["cue_id", "phrase", "kind"]).unique(maintain_order=True)
-        embeddings = load_text("minilm", self._run.config.compute).encode(cues["phrase"].to_list())
-        return siblings(cues, embeddings, self._config.sibling_similarity)
-
     def trials(self, due: pl.DataFrame) -> list[Trial]:
         """Returns the trials that are due on one photo, or with cues cut from it."""
         seen = self._seen(due["opened"][0])
         made = []
-        for cue in due.iter_rows(named=True):
-            known = self._predictions[cue["sample_id"]]
-            index = self.classifier.classes.index(cue["label"])
-            row = {name: cue[name] for name in ("label", "cue_id", "sample_id", "way", "source_id")}
-            row |= {"prob_before": known["probs"][index], "predicted": known["predicted"]}
+        for _, part in due.group_by("cue_id", "way", "sample_id", maintain_order=True):
+            cue, rows = part.row(0, named=True), [self._row(each) for each in part.iter_rows(named=True)]
             make = self._removal if cue["way"] == REMOVAL else self._paste
-            trial = make(cue, seen, row, index)
-            if trial is not None:
-                made.append(trial)
+            found = make(cue, seen)
+            if found is not None:
+                (row, index), *also = [(row | found.known, index) for row, index in rows]
+                made.append(Trial(row, found.pairs, index, tuple(also)))
         return made
 
-    def _removal(self, cue: dict, seen: Seen, row: dict, index: int) -> Trial:
+    def _row(self, cue: dict) -> tuple[dict, int]:
+        known = self._predictions[cue["sample_id"]]
+        index = self.classifier.classes.index(cue["label"])
+        row = {name: cue[name] for name in ("label", "cue_id", "sample_id", "way", "source_id", "level_share")}
+        return row | {"prob_before": known["probs"][index], "predicted": known["predicted"]}, index
+
+    def _removal(self, cue: dict, seen: Seen) -> "_Made":
         cue_id, whole = cue["cue_id"], cue["kind"] in WHOLE_IMAGE_KINDS
         mask = None if whole else seen.mask(cue_id)
-        row |= {
+        known = {
             "area_frac": 1.0 if mask is None else float(mask.mean()),
             "object_overlap": _overlap(mask, seen.around),
             "covered_by": seen.covered_by(mask, cue_id, self._kinds),
             "sharp": seen.is_sharp(cue_id),
         }
         if mask is not None and not mask.any():
-            return Trial(row, None, index)
+            return _Made(known, None)
         rng = self._rng(cue_id, cue["sample_id"])
         scene = Scene(cue["kind"], cue["position"], self._forbidden(cue_id, seen), seen.around)
         pairs = removal_pairs(seen.view, mask, scene, self._config, rng)
         if not pairs and mask is not None:
             pairs = swap_pairs(seen.view, mask, scene, lambda: self._donors(cue, 2, rng))
-        return Trial(row, pairs, index)
+        return _Made(known, pairs)
 
-    def _paste(self, cue: dict, source: Seen, row: dict, index: int) -> Trial | None:
+    def _paste(self, cue: dict, source: Seen) -> "_Made | None":
         target, cue_id = self._view_of(cue["sample_id"]), cue["cue_id"]
-        row |= {"sharp": source.is_sharp(cue_id)}
+        known = {"sharp": source.is_sharp(cue_id)}
         if cue["kind"] in WHOLE_IMAGE_KINDS:
             pair = whole_image_paste(target, source.view, cue["kind"])
-            row |= {"area_frac": 1.0, "covered_by": source.covered_by(None, cue_id, self._kinds)}
-            return None if pair is None else Trial(row, [pair], index)
+            known |= {"area_frac": 1.0, "covered_by": source.covered_by(None, cue_id, self._kinds)}
+            return None if pair is None else _Made(known, [pair])
         mask = source.mask(cue_id)
         mask = mask if mask.mean() <= PASTED_FRAC else source.clearest(cue_id)
         if not mask.any():
-            return Trial(row | {"area_frac": 0.0}, None, index)
+            return _Made(known | {"area_frac": 0.0}, None)
         if mask.mean() > self._config.max_area_frac:
             return None
+        known |= {"area_frac": float(mask.mean()), "covered_by": source.covered_by(mask, cue_id, self._kinds)}
         # The control is the same for every target of a source: what differs between targets is the target.
         rng = self._rng(cue_id, cue["source_id"])
         control = control_mask(mask, self._forbidden(cue_id, source), rng, around=source.around)
-        if control is None:  # a part of a sibling in the control makes the cue look weaker, never stronger
-            control = control_mask(mask, source.mask(cue_id), rng, around=source.around)
-        if control is None:
-            return None
-        row |= {"area_frac": float(mask.mean()), "covered_by": source.covered_by(mask, cue_id, self._kinds)}
-        return Trial(row, [paste_pair(target, source.view, mask, control)], index)
+        if control is not None:
+            return _Made(known, [paste_pair(target, source.view, mask, control)])
+        if cue["donor_id"] is not None:
+            return _Made(known, [donor_pair(target, source.view, self._view_of(cue["donor_id"]), mask)])
+        # A part of a sibling in the control makes the cue look weaker, never stronger.
+        control = control_mask(mask, source.mask(cue_id), rng, around=source.around)
+        return None if control is None else _Made(known, [paste_pair(target, source.view, mask, control)])
 
     def _forbidden(self, cue_id: str, seen: Seen) -> np.ndarray:
         if self._kinds[cue_id] in WHOLE_IMAGE_KINDS:
@@ -183,12 +172,12 @@ class _Bench:
         return self.classifier.view(read_image(path, max_pixels=dataset.max_pixels))
 
     def _donors(self, cue: dict, number: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-        key = (cue["label"], cue["cue_id"])
-        showing, lacking = self._queues.showing[key], self._queues.lacking[key]
-        if len(showing) < number or len(lacking) < number:
+        """Returns views of other classes without the cue and with it, pair by pair of one class."""
+        cuts = [cut for cut in self._queues.cuts[cue["cue_id"]] if cut.donor and cut.label != cue["label"]]
+        if len(cuts) < max(number, self._config.min_images):  # few pairs would be a test of those photos
             return []
-        picked = zip(rng.permutation(lacking)[:number], rng.permutation(showing)[:number], strict=True)
-        return [(self._view_of(str(a)), self._view_of(str(b))) for a, b in picked]
+        picked = [cuts[at] for at in rng.permutation(len(cuts))[:number]]
+        return [(self._view_of(cut.donor), self._view_of(cut.source)) for cut in picked]
 
     def _rng(self, cue_id: str, sample_id: str) -> np.random.Generator:
         return np.random.default_rng([self._run.config.seed, zlib.crc32(f"{sample_id}\n{cue_id}".encode())])

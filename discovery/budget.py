@@ -1,9 +1,9 @@
 """Effects so far → the photos that are tried next: those of the cues that are still in doubt.
 
 Each class, cue and way (removal, paste-in) is an arm. Its photos are looked at `looks` times, each time with twice as
-many. An arm stops at a look when its interval is decisive. Intervals at each look hold at once with the stated level
-(a Bonferroni share of it per look), so that stopping early does not make a finding easier: repeated confidence
-intervals, Jennison & Turnbull (1984).
+many. An arm stops at a look when its interval is decisive. Each look spends a share of the error, so that stopping
+early does not make a finding easier (alpha spending, Lan & DeMets 1983): little at the early ones, where only a glaring
+effect is to stop, and nearly all at the last. A forward pass answers for all classes at once, so it is spent once.
 """
 
 import numpy as np
@@ -11,9 +11,13 @@ import polars as pl
 from scipy import stats
 
 from discovery.config import AblateConfig
-from discovery.trials import REMOVAL
+from discovery.trials import PASTE, REMOVAL
 
 ARM = ["label", "cue_id", "way"]
+PASS = ["cue_id", "way", "sample_id", "source_id"]
+"""Rows that agree in these are answered by the same forward passes."""
+LAST_SHARE = 0.9
+"""Share of the error that an arm's last look spends; the ones before it share the rest."""
 
 
 def look_sizes(config: AblateConfig) -> tuple[int, ...]:
@@ -33,16 +37,33 @@ def photos_for(trials: pl.DataFrame, effects: pl.DataFrame, look: int, config: A
     """
     sizes = look_sizes(config)
     first = pl.when("tied").then(sizes[0]).otherwise(min(sizes[0], config.untied_images))
-    start = pl.lit(0) if look == 0 else first if look == 1 else pl.lit(sizes[look - 1])
+    starts = [pl.lit(0), first, *(pl.lit(size) for size in sizes[1:-1])][: len(sizes)]
     stop = first if look == 0 else pl.lit(sizes[look])
+    n_looks = pl.sum_horizontal(start <= pl.col("position").max().over(ARM) for start in starts)
+    trials = trials.with_columns(level_share=_share_of(look, n_looks))
+    due = trials.filter(pl.col("position") >= starts[look], pl.col("position") < stop)
     if look:
         n_pairs = trials.select("label", "cue_id").n_unique()
         arms = trials.select(*ARM, "tied").unique(maintain_order=True)
-        trials = trials.join(in_doubt(arms, effects, n_pairs, config), on=ARM, maintain_order="left")
+        due = _still_due(due, in_doubt(arms, effects, n_pairs, config))
     else:
-        trials = trials.with_columns(doubt=pl.lit(np.inf))
-    due = trials.filter(pl.col("position") >= start, pl.col("position") < stop)
+        due = due.with_columns(doubt=pl.lit(np.inf))
     return _within_budget(due, int(effects["n_forwards"].sum()), config).drop("doubt")
+
+
+def _share_of(look: int, n_looks: pl.Expr) -> pl.Expr:
+    """Returns the share of the error that a look spends on an arm whose queue is long enough for `n_looks`."""
+    early = (1 - LAST_SHARE) / (n_looks - 1)
+    return pl.when(n_looks == 1).then(1.0).when(n_looks == look + 1).then(LAST_SHARE).otherwise(early)
+
+
+def _still_due(due: pl.DataFrame, doubtful: pl.DataFrame) -> pl.DataFrame:
+    """Keeps the arms in doubt; what is pasted for one of them is evidence for all tied classes at no further cost."""
+    kept = due.join(doubtful, on=ARM, maintain_order="left")
+    made = kept.filter("tied", way=PASTE).select(PASS).unique()
+    beside = due.join(doubtful, on=ARM, how="anti", maintain_order="left").filter("tied")
+    beside = beside.join(made, on=PASS, how="semi", maintain_order="left")
+    return pl.concat([kept, beside.with_columns(doubt=pl.lit(0.0))])
 
 
 def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: AblateConfig) -> pl.DataFrame:
@@ -58,8 +79,8 @@ def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: Ab
         n_pairs: classes and cues tried in the run.
         config: level and effect.
     """
-    level = config.stop_level / len(look_sizes(config))
     found = arms.join(_moments(effects), on=ARM, how="left", maintain_order="left")
+    level = config.stop_level * found["level_share"].fill_null(1.0).to_numpy()
     n = found["n"].fill_null(0).to_numpy().astype(float)
     dof = np.maximum(n - 1, 1)
     mean, error = found["mean"].fill_null(0.0).to_numpy(), found["error"].fill_null(np.inf).to_numpy()
@@ -76,34 +97,42 @@ def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: Ab
 
 
 def n_forwards_at_most(config: AblateConfig, n_audit_with: int) -> int:
-    """Returns the forward passes that one class and cue would cost without looks: every photo, every way."""
+    """Returns the forward passes that one class and cue would cost by itself: every photo, every way."""
     removals = min(config.images_per_cue, n_audit_with) if n_audit_with >= config.min_images else 0
     return 2 * (removals * config.fills_per_photo + (config.images_per_cue if config.paste else 0))
 
 
 def _moments(effects: pl.DataFrame) -> pl.DataFrame:
-    """Returns per arm the photos tried, and mean and standard error of the net effect in probability and log-odds."""
-    photos = effects.group_by(*ARM, "sample_id").agg(
-        net=(pl.col("effect") - pl.col("effect_control")).mean(),
-        net_logit=(pl.col("logit_effect") - pl.col("logit_effect_control")).mean(),
+    """Returns per arm the mean and standard error of the net effect in probability and log-odds, over `n` units.
+
+    The unit is the photo that a cue was removed from or cut from: photos with the same patch are no news of the cue.
+    """
+    units = effects.with_columns(
+        unit=pl.coalesce("source_id", "sample_id"),
+        net=pl.col("effect") - pl.col("effect_control"),
+        net_logit=pl.col("logit_effect") - pl.col("logit_effect_control"),
     )
+    shares = effects.sort("look").group_by(ARM).agg(pl.col("level_share").last())
+    units = units.group_by(*ARM, "unit").agg(pl.col("net", "net_logit").mean())
     root = pl.len().sqrt()
-    return photos.group_by(ARM).agg(
+    found = units.group_by(ARM).agg(
         n=pl.len(),
         mean=pl.col("net").mean(),
         error=pl.col("net").std() / root,
         logit_mean=pl.col("net_logit").mean(),
         logit_error=pl.col("net_logit").std() / root,
     )
+    return found.join(shares, on=ARM)
 
 
 def _within_budget(due: pl.DataFrame, spent: int, config: AblateConfig) -> pl.DataFrame:
     """Cuts what is due to the forwards that are left: arms of tied cues first, those of which least is known before."""
     if not config.max_forwards:
         return due
-    cost = pl.when(pl.col("way") == REMOVAL).then(2 * config.fills_per_photo).otherwise(2)
     order = due.with_row_index("row").sort(
         ["tied", "doubt", "position", "label", "cue_id", "way"], descending=[True, True, False, False, False, False]
     )
+    cost = pl.when(pl.col("way") == REMOVAL).then(2 * config.fills_per_photo).otherwise(2)
+    cost = pl.when(pl.struct(PASS).is_first_distinct()).then(cost).otherwise(0)
     kept = order.filter(cost.cum_sum() <= config.max_forwards - spent)
     return kept.sort("row").drop("row")

@@ -84,7 +84,7 @@ class AblateConfig(Part):
         0.05,
         description="cues whose tie to the class has a larger p-value are untied: they cannot be spurious",
     )
-    sources: Count = Field(8, description="photos that a pasted cue is cut from, or that a large cue is swapped with")
+    sources: Count = Field(40, description="photos that a pasted cue is cut from, or that a large cue is swapped with")
 
 
 class RankConfig(Part):

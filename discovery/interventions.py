@@ -21,6 +21,7 @@ __all__ = [
     "border_pair",
     "control_mask",
     "crop_border",
+    "donor_pair",
     "paste_pair",
     "show_removed",
     "swap_pair",
@@ -106,6 +107,23 @@ def paste_pair(
         for area in (mask, place)
     )
     return Pair("paste", _blend(target, _fit(source, target), here), _blend(target, _fit(beside, target), there))
+
+
+def donor_pair(target: np.ndarray, source: np.ndarray, donor: np.ndarray, mask: np.ndarray) -> Pair:
+    """Pastes a cue into another photo, and as control the same place of a third photo, which lacks the cue.
+
+    For a cue that leaves no room for a control beside it. Source and donor are of one class, so that what else is
+    pasted is alike: what differs is the cue.
+
+    Args:
+        target: the view that both are pasted into.
+        source: the view that the cue is taken from.
+        donor: the view that the control is taken from.
+        mask: the cue in the source.
+    """
+    height, width = target.shape[:2]
+    place = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).view(bool)
+    return Pair("paste-donor", *(_blend(target, _fit(view, target), place) for view in (source, donor)))
 
 
 def _fit(donor: np.ndarray, view: np.ndarray) -> np.ndarray:

@@ -13,8 +13,19 @@ MIN_SOURCES = 3
 """A cue cut from fewer photos would be a test of those patches."""
 
 
-ROOMY_FRAC = 0.45
-"""A photo filled to a larger share by a cue is no source of it."""
+@dataclass(frozen=True)
+class Cut:
+    """A photo that a cue is cut from, and the photo that the control is cut from where the first has no room for it.
+
+    Attributes:
+        source: the photo that shows the cue.
+        donor: a photo of the same class without it that no other source has; None for want of any.
+        label: the class of both.
+    """
+
+    source: str
+    donor: str | None
+    label: str
 
 
 @dataclass(frozen=True)
@@ -23,14 +34,14 @@ class Queues:
 
     Attributes:
         trials: one row per class, cue, way and photo: label, cue_id, phrase, kind, tied, way, sample_id, position (in
-            the queue of its class, cue and way) and source_id (the photo that a pasted cue is cut from, else null).
-        showing: (label, cue_id) → photos of other classes with the cue, the clearest first.
-        lacking: (label, cue_id) → photos of other classes without it.
+            the queue of its class, cue and way; of a paste-in the least over all classes, so that one photo comes up
+            for all of them at once), source_id and donor_id (the photos that a pasted cue and its control are cut
+            from, else null).
+        cuts: cue_id → where it is cut from, the clearest first.
     """
 
     trials: pl.DataFrame
-    showing: dict[tuple[str, str], list[str]]
-    lacking: dict[tuple[str, str], list[str]]
+    cuts: dict[str, list[Cut]]
 
 
 def find_pairs(associations: pl.DataFrame, config: AblateConfig) -> pl.DataFrame:
@@ -45,42 +56,91 @@ def find_pairs(associations: pl.DataFrame, config: AblateConfig) -> pl.DataFrame
     return pairs.select("label", "cue_id", "phrase", "kind", "n_audit_with", "tied").sort("label", "cue_id")
 
 
-def build_queues(pairs: pl.DataFrame, presences: pl.DataFrame, samples: pl.DataFrame, config: AblateConfig) -> Queues:
+def build_queues(
+    pairs: pl.DataFrame,
+    presences: pl.DataFrame,
+    samples: pl.DataFrame,
+    near: dict[str, set[str]],
+    config: AblateConfig,
+) -> Queues:
     """Builds the queues. Samples were shuffled at ingest, so that their order is a random queue.
 
     Args:
         pairs: as from `find_pairs`.
-        presences: cue_id, sample_id, score, and `area_frac`, the share of the photo that the cue fills.
+        presences: cue_id, sample_id, score.
         samples: sample_id, label, audit, in the order of the table.
+        near: as from `siblings`.
         config: how many photos per cue, and how many sources.
     """
-    ids, label = samples["sample_id"].to_numpy(), samples["label"].to_numpy()
-    audit = samples["audit"].to_numpy()
+    photos = _Photos(*(samples[name].to_numpy() for name in ("sample_id", "label", "audit")))
     scores = _scores(presences, samples["sample_id"])
-    roomy = _scores(presences.filter(pl.col("area_frac") <= ROOMY_FRAC), samples["sample_id"])
-    nowhere = np.full(len(samples), -np.inf)
-    trials, showing, lacking = [], {}, {}
-    for pair in pairs.iter_rows(named=True):
-        key = (pair["label"], pair["cue_id"])
-        score = scores[pair["cue_id"]]
-        own, shown = label == pair["label"], score > -np.inf
-        donors = _clearest(score, shown & ~own, config.sources)
-        showing[key] = ids[donors].tolist()
-        lacking[key] = ids[np.flatnonzero(~own & ~shown)[: config.sources]].tolist()
-        named = {name: pair[name] for name in ("label", "cue_id", "phrase", "kind", "tied")}
+    trials, cuts = [], {}
+    for (cue_id,), part in pairs.group_by("cue_id", maintain_order=True):
+        shown = scores[cue_id] > -np.inf
+        beside = [scores[other] > -np.inf for other in near.get(cue_id, ()) if other != cue_id and other in scores]
+        cuts[cue_id] = _cuts(scores[cue_id], np.logical_or.reduce([np.zeros_like(shown), *beside]), photos, config)
+        of_cue = part.rows(named=True)
+        trials += _removals(of_cue, shown, photos, config)
+        if config.paste and len(cuts[cue_id]) >= MIN_SOURCES:
+            trials += _pastes(of_cue, ~shown & photos.audit, cuts[cue_id], photos, config)
+    frame = pl.DataFrame(trials, schema=_QUEUE, infer_schema_length=None)
+    return Queues(frame.sort("label", "cue_id", maintain_order=True), cuts)
+
+
+@dataclass(frozen=True)
+class _Photos:
+    ids: np.ndarray
+    label: np.ndarray
+    audit: np.ndarray
+
+
+def _removals(pairs: list[dict], shown: np.ndarray, photos: _Photos, config: AblateConfig) -> list[dict]:
+    made = []
+    for pair in pairs:
         if pair["tied"] and pair["n_audit_with"] >= config.min_images:
-            photos = np.flatnonzero(own & shown & audit)[: config.images_per_cue]
-            trials += [_trial(named, REMOVAL, ids[photo], place, None) for place, photo in enumerate(photos)]
-        # A photo that the cue fills has no room for a control: it is a source only for want of others.
-        room = roomy.get(pair["cue_id"], nowhere)
-        sources = _clearest(room, room > -np.inf, config.sources)
-        if len(sources) < MIN_SOURCES:
-            sources = _clearest(score, shown, config.sources)
-        if config.paste and len(sources) >= MIN_SOURCES:
-            photos = np.flatnonzero(~own & ~shown & audit)[: config.images_per_cue]
-            for place, photo in enumerate(photos):
-                trials.append(_trial(named, PASTE, ids[photo], place, ids[sources[place % len(sources)]]))
-    return Queues(pl.DataFrame(trials, schema=_QUEUE, infer_schema_length=None), showing, lacking)
+            own = np.flatnonzero((photos.label == pair["label"]) & shown & photos.audit)[: config.images_per_cue]
+            made += [_trial(pair, REMOVAL, photos.ids[photo], place) for place, photo in enumerate(own)]
+    return made
+
+
+def _pastes(
+    pairs: list[dict], lacking: np.ndarray, cuts: list[Cut], photos: _Photos, config: AblateConfig
+) -> list[dict]:
+    """One forward pass answers for all classes: a photo has the same source and the same position in all queues."""
+    targets = np.flatnonzero(lacking)
+    position = np.full(len(targets), len(targets))
+    queues = []
+    for pair in pairs:
+        places = np.flatnonzero(photos.label[targets] != pair["label"])[: config.images_per_cue]
+        position[places] = np.minimum(position[places], np.arange(len(places)))
+        queues.append(places)
+    turn = np.cumsum(np.bincount(np.concatenate(queues), minlength=len(targets)) > 0) - 1
+    return [
+        _trial(pair, PASTE, photos.ids[targets[place]], int(position[place]), cuts[turn[place] % len(cuts)])
+        for pair, places in zip(pairs, queues, strict=True)
+        for place in places
+    ]
+
+
+def _cuts(score: np.ndarray, beside: np.ndarray, photos: _Photos, config: AblateConfig) -> list[Cut]:
+    """Pairs the photos that show a cue most clearly with photos without it, of the same class and as new to the model.
+
+    What else a photo of the class shows is then alike in the two, but for the cue. No photo is in two pairs, so that
+    pairs are independent. Photos without a partner come last; those with like phrases are partners for want of others.
+    """
+    shown = score > -np.inf
+    free: dict[tuple, list[int]] = {}
+    for photo in sorted(np.flatnonzero(~shown).tolist(), key=lambda photo: bool(beside[photo])):
+        free.setdefault((photos.label[photo], photos.audit[photo]), []).append(photo)
+    waiting = {key: iter(donors) for key, donors in free.items()}
+    paired, alone = [], []
+    for photo in _clearest(score, shown):
+        donor = next(waiting.get((photos.label[photo], photos.audit[photo]), iter(())), None)
+        cut = Cut(photos.ids[photo], None if donor is None else photos.ids[donor], photos.label[photo])
+        (alone if donor is None else paired).append(cut)
+        if len(paired) == config.sources:
+            break
+    return (paired + alone)[: config.sources]
 
 
 _QUEUE = {
@@ -88,7 +148,7 @@ _QUEUE = {
     "tied": pl.Boolean,
     **dict.fromkeys(("way", "sample_id"), pl.String),
     "position": pl.Int64,
-    "source_id": pl.String,
+    **dict.fromkeys(("source_id", "donor_id"), pl.String),
 }
 
 
@@ -117,10 +177,12 @@ def _scores(presences: pl.DataFrame, sample_ids: pl.Series) -> dict[str, np.ndar
     return scores
 
 
-def _clearest(score: np.ndarray, among: np.ndarray, n: int) -> np.ndarray:
+def _clearest(score: np.ndarray, among: np.ndarray) -> np.ndarray:
     places = np.flatnonzero(among)
-    return places[np.argsort(-score[places], kind="stable")[:n]]
+    return places[np.argsort(-score[places], kind="stable")]
 
 
-def _trial(named: dict, way: str, sample_id: str, position: int, source_id: str | None) -> dict:
-    return {**named, "way": way, "sample_id": sample_id, "position": position, "source_id": source_id}
+def _trial(pair: dict, way: str, sample_id: str, position: int, cut: Cut | None = None) -> dict:
+    named = {name: pair[name] for name in ("label", "cue_id", "phrase", "kind", "tied")}
+    origin = {"source_id": cut and cut.source, "donor_id": cut and cut.donor}
+    return {**named, "way": way, "sample_id": sample_id, "position": position, **origin}

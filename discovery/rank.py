@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import polars as pl
 
-from discovery.budget import look_sizes, n_forwards_at_most
+from discovery.budget import n_forwards_at_most
 from discovery.config import AblateConfig, RankConfig
 from discovery.explain import find_explained
 from discovery.run import Run, Stage, frame_of
@@ -38,7 +38,7 @@ def rank(
     rows = []
     for row in associations.iter_rows(named=True):
         part = by_cue.get((row["label"], row["cue_id"]))
-        use = Use() if part is None else measure_use(part, config, len(look_sizes(ablation)), _rng(seed, row))
+        use = Use() if part is None else measure_use(part, config, _rng(seed, row))
         rows.append(_row(row, use, ablation))
     _adjust(rows)
     for row in rows:

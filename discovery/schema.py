@@ -163,6 +163,7 @@ TABLES: dict[str, pa.Schema] = {
         intervention=_TEXT,
         way=_TEXT,
         look=_INT,
+        level_share=_REAL,
         n_forwards=_INT,
         source_id=_TEXT,
         area_frac=_REAL,

@@ -28,11 +28,17 @@ class Trial:
         row: the columns of `effects` known before prediction, and `predicted`, the class the photo had.
         pairs: interventions; pairs of the same name are averaged. None where the model's view holds nothing of the cue.
         class_index: of the class in question in the model's output.
+        also: rows and class indices of other classes, for which the same forward passes answer.
     """
 
     row: dict
     pairs: list[Pair] | None
     class_index: int
+    also: tuple[tuple[dict, int], ...] = ()
+
+    def asked(self) -> list["Trial"]:
+        """Returns the trial as each of its classes asks it; the first one bears the forward passes."""
+        return [self, *(Trial(row, self.pairs, index) for row, index in self.also)]
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,15 @@ def _rows(trials: list[Trial], classifier: Classifier, batch_size: int) -> Itera
     start = 0
     for trial in trials:
         if trial.pairs is None:
-            yield _unseen(trial)
+            yield from (_unseen(each) for each in trial.asked())
             continue
         mine = probs[start : start + 2 * len(trial.pairs)]
         start += len(mine)
         for name in dict.fromkeys(pair.name for pair in trial.pairs):
             picked = np.array([pair.name == name for pair in trial.pairs])
-            yield _row(trial, name, mine[0::2][picked], mine[1::2][picked])
+            for each in trial.asked():
+                row = _row(each, name, mine[0::2][picked], mine[1::2][picked])
+                yield row if each is trial else row | {"n_forwards": 0}
 
 
 def _row(trial: Trial, name: str, after: np.ndarray, control: np.ndarray) -> dict:

@@ -17,7 +17,8 @@ class Way:
     Attributes:
         effect: net change of probability: cue minus control, mean over photos.
         logit: the same in log-odds, which is what is tested.
-        p: sign-flip p-value over photos, times the number of looks; 1 for too few photos, NaN for none.
+        p: sign-flip p-value, divided by the share of the error that the last look spends; 1 for too few photos, NaN
+            for none.
         n: photos.
         n_flipped: photos whose prediction it changed.
         agree: whether no intervention of this way points the other way (see `_agree`).
@@ -64,50 +65,60 @@ class Use:
         return min(1.0, min(tried) * len(tried)) if tried else np.nan
 
 
-def measure_use(effects: pl.DataFrame, config: RankConfig, looks: int, rng: np.random.Generator) -> Use:
+def measure_use(effects: pl.DataFrame, config: RankConfig, rng: np.random.Generator) -> Use:
     """Summarises the rows of `effects` of one class and cue.
 
     Args:
         effects: rows of both ways.
         config: bootstrap resamples, smallest number of photos.
-        looks: times at which more photos could have been asked for; levels are divided by it.
         rng: of the resampling.
     """
     by_way = {key[0]: part for key, part in effects.group_by("way")}
     overlap = effects["object_overlap"].mean()
     return Use(
-        removal=_measure(by_way[REMOVAL], config, looks, rng) if REMOVAL in by_way else UNTRIED,
-        paste=_measure(by_way[PASTE], config, looks, rng) if PASTE in by_way else UNTRIED,
+        removal=_measure(by_way[REMOVAL], config, rng) if REMOVAL in by_way else UNTRIED,
+        paste=_measure(by_way[PASTE], config, rng) if PASTE in by_way else UNTRIED,
         n_forwards=int(effects["n_forwards"].sum()),
         object_overlap=np.nan if overlap is None else overlap,
     )
 
 
 def net_of(effects: pl.DataFrame) -> pl.DataFrame:
-    """Returns per photo the net effect (`net`, `net_logit`) and `flipped`; interventions on one photo are averaged."""
+    """Returns per photo `net`, `net_logit`, `flipped`, and `unit`, the photo that the cue was removed or cut from.
+
+    Interventions on one photo are averaged.
+    """
     net = effects.with_columns(
         net=pl.col("effect") - pl.col("effect_control"),
         net_logit=pl.col("logit_effect") - pl.col("logit_effect_control"),
     )
     return net.group_by("sample_id", maintain_order=True).agg(
-        pl.col("net", "net_logit").mean(), pl.col("flipped").any()
+        pl.col("net", "net_logit").mean(), pl.col("flipped").any(), unit=pl.coalesce("source_id", "sample_id").first()
     )
 
 
-def _measure(effects: pl.DataFrame, config: RankConfig, looks: int, rng: np.random.Generator) -> Way:
+def _measure(effects: pl.DataFrame, config: RankConfig, rng: np.random.Generator) -> Way:
     photos = net_of(effects)
-    values = photos["net_logit"].to_numpy()
-    confidence = 1 - 0.05 / looks
+    # What was cut from one source stands or falls together, however many photos it was pasted into.
+    units = photos.group_by("unit", maintain_order=True).agg(pl.col("net", "net_logit").mean())
+    values = units["net_logit"].to_numpy()
+    share = _level_share(effects)
     # Fewer photos than a verdict asks for show nothing, however alike they are.
-    p = sign_flip_p(values) if len(values) >= config.min_images else 1.0
+    p = sign_flip_p(values) if len(photos) >= config.min_images else 1.0
     return Way(
-        effect=mean_interval(photos["net"].to_numpy(), config.bootstrap, rng, confidence),
-        logit=mean_interval(values, config.bootstrap, rng, confidence),
-        p=min(1.0, p * looks),
+        effect=mean_interval(units["net"].to_numpy(), config.bootstrap, rng, 1 - 0.05 * share),
+        logit=mean_interval(values, config.bootstrap, rng, 1 - 0.05 * share),
+        p=min(1.0, p / share),
         n=len(photos),
         n_flipped=int(photos["flipped"].sum()),
         agree=_agree(effects, config.min_images),
     )
+
+
+def _level_share(effects: pl.DataFrame) -> float:
+    """Returns the share of the error that the last look spends: 1 where there was but one."""
+    last = effects.sort(pl.col("look").fill_null(0))["level_share"][-1]
+    return 1.0 if last is None else last
 
 
 def _agree(effects: pl.DataFrame, min_images: int) -> bool:

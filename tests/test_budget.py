@@ -16,12 +16,20 @@ NOBODY = frame_of("effects", [])
 def queue(*cues: tuple[str, bool], ways: tuple[str, ...] = ("removal",), n: int = 40) -> pl.DataFrame:
     """Returns the queues of cues of one class, n photos each; a cue is its name and whether it is tied."""
     rows = [
-        {"label": "cow", "cue_id": cue, "tied": tied, "way": way, "sample_id": f"s{i}", "position": i}
+        {
+            "label": "cow",
+            "cue_id": cue,
+            "tied": tied,
+            "way": way,
+            "sample_id": f"s{i}",
+            "position": i,
+            "source_id": None,
+        }
         for cue, tied in cues
         for way in ways
         for i in range(n)
     ]
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema_overrides={"source_id": pl.String})
 
 
 def tried(cue: str, nets: np.ndarray, *, way: str = "removal", first: int = 0) -> list[dict]:
@@ -30,7 +38,7 @@ def tried(cue: str, nets: np.ndarray, *, way: str = "removal", first: int = 0) -
         {
             **{"label": "cow", "cue_id": cue, "way": way, "sample_id": f"s{first + i}", "intervention": "blur"},
             **{"effect": net, "effect_control": 0.0, "logit_effect": 8 * net, "logit_effect_control": 0.0},
-            **{"n_forwards": 2, "flipped": False},
+            **{"n_forwards": 2, "flipped": False, "look": 0, "level_share": 1 / 3},
         }
         for i, net in enumerate(nets)
     ]
@@ -168,19 +176,26 @@ def null_arms(n_arms: int, tied: bool, config: AblateConfig, n_pairs: int) -> pl
     scale = rng.choice([0.02, 0.1, 0.3], size=(n_arms, 1)) * rng.choice([0.2, 1.0, 3.0], size=(n_arms, 40))
     drawn = scale * rng.normal(size=scale.shape)
     trials = queue(*((f"c{i}", tied) for i in range(n_arms)))
-    first = photos_for(trials, NOBODY, 0, config)["position"].max() + 1
-    ends = [first, *look_sizes(config)[1:]]
-    effects, arms = NOBODY, trials.select("label", "cue_id", "way", "tied").unique(maintain_order=True)
-    for start, end in zip([0, *ends], ends, strict=False):
-        going = arms if start == 0 else in_doubt(arms, effects, n_pairs, config)
-        rows = [row for cue in going["cue_id"] for row in tried(cue, drawn[int(cue[1:]), start:end], first=start)]
+    effects = NOBODY
+    for look in range(len(look_sizes(config))):
+        if look:
+            arms = trials.select("label", "cue_id", "way", "tied").unique(maintain_order=True)
+            going = in_doubt(arms, effects, n_pairs, config)["cue_id"]
+            due = photos_for(trials.filter(pl.col("cue_id").is_in(going.implode())), effects, look, config)
+        else:
+            due = photos_for(trials, effects, look, config)
+        rows = []
+        for (cue, share), part in due.group_by("cue_id", "level_share", maintain_order=True):
+            places = part["position"].to_list()
+            mine = tried(cue, drawn[int(cue[1:])][places], first=places[0])
+            rows += [row | {"look": look, "level_share": share} for row in mine]
         effects = pl.concat([effects, frame_of("effects", rows)])
     return effects
 
 
 @pytest.mark.parametrize(
     ("tied", "settings", "eager"),
-    [(True, {}, False), (False, {}, False), (True, {"stop_level": 0.3, "stop_effect": 1e-9}, True)],
+    [(True, {}, False), (False, {}, False), (True, {"stop_level": 2.0, "stop_effect": 1e-9}, True)],
     ids=["tied", "untied", "stopped at the first p under 0.05"],
 )
 def test_stopping_early_does_not_make_findings_of_nothing(tied, settings, eager):
@@ -192,13 +207,49 @@ def test_stopping_early_does_not_make_findings_of_nothing(tied, settings, eager)
     ranking = RankConfig(bootstrap=50)
     parts = [part for _, part in effects.group_by("cue_id", maintain_order=True)]
     naive, reported = (
-        sum(
-            measure_use(part, ranking, looks, np.random.default_rng(i)).removal.p <= 0.05
-            for i, part in enumerate(parts)
-        )
-        for looks in (1, 3)
+        sum(measure_use(part, ranking, np.random.default_rng(i)).removal.p <= 0.05 for i, part in enumerate(found))
+        for found in ([part.with_columns(level_share=1.0) for part in parts], parts)
     )
     allowed = 0.05 * n + 2 * np.sqrt(0.05 * 0.95 * n)
     assert len(parts) == n
     assert reported <= allowed
     assert (naive > allowed) == eager, "the p-value of the last look alone would have been too small"
+
+
+def test_the_last_look_of_an_arm_spends_most_of_the_error_and_an_only_look_all_of_it():
+    trials = pl.concat([queue(("long", True)), queue(("middle", True), n=15), queue(("short", True), n=10)])
+    first = photos_for(trials, NOBODY, 0, CONFIG)
+    shares = dict(first.select("cue_id", "level_share").unique().iter_rows())
+    assert shares == pytest.approx({"long": 0.05, "middle": 0.1, "short": 1.0})
+    doubtful = [row for cue in ("long", "middle") for row in tried(cue, noise(10, 0.03, 0.1))]
+    second = photos_for(trials, frame_of("effects", doubtful), 1, CONFIG)
+    shares = dict(second.select("cue_id", "level_share").unique().iter_rows())
+    assert shares == pytest.approx({"long": 0.05, "middle": 0.9})
+
+
+def shared(*labels: str, n: int = 40, untied: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Returns paste-ins of one cue into the same photos for several classes."""
+    rows = [
+        {"label": label, "cue_id": "grass", "tied": label not in untied, "way": "paste", "sample_id": f"s{i}"}
+        | {"position": i, "source_id": f"p{i}"}
+        for label in labels
+        for i in range(n)
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_a_budget_counts_a_pass_that_answers_for_several_classes_once():
+    limited = CONFIG.model_copy(update={"max_forwards": 12})
+    due = photos_for(shared("cow", "goat", "pig"), NOBODY, 0, limited)
+    assert due["sample_id"].n_unique() == 6
+    assert len(due) == 18
+
+
+def test_what_is_pasted_for_a_class_in_doubt_tells_of_the_tied_classes_that_had_stopped_too():
+    known = tried("grass", noise(10, 0.4, 0.02), way="paste")
+    vague = [row | {"label": "goat"} for row in tried("grass", noise(10, 0.03, 0.1), way="paste")]
+    trials = shared("cow", "goat", "pig", untied=("pig",))
+    due = photos_for(trials, frame_of("effects", known + vague), 1, CONFIG)
+    assert due.group_by("label").len().sort("label").rows() == [("cow", 10), ("goat", 10)]
+    stopped = known + [row | {"label": "goat"} for row in known]
+    assert photos_for(trials, frame_of("effects", stopped), 1, CONFIG).is_empty()

@@ -9,6 +9,7 @@ from discovery.interventions import (
     border_pair,
     control_mask,
     crop_border,
+    donor_pair,
     paste_pair,
     show_removed,
     swap_pair,
@@ -38,6 +39,16 @@ def size(one, other) -> float:
 def test_what_callers_take_from_here_is_here():
     assert list(FILLS) == ["blur", "mean", "inpaint"]
     assert control_mask(square(), square(), np.random.default_rng(0)).sum() == 256
+
+
+def test_a_control_from_another_photo_is_pasted_over_the_same_place():
+    target, mask = flat(0, (40, 30)), np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    pair = donor_pair(target, flat(200, (20, 20)), flat(100, (60, 60)), mask)
+    changed, control = ((view != 0).any(axis=2) for view in (pair.removed, pair.control))
+    assert (changed == control).all()
+    assert changed.any()
+    assert (pair.removed.max(), pair.control.max()) == (200, 100)
 
 
 def test_a_swap_takes_the_donors_pixels_inside_the_mask_alone():

@@ -37,10 +37,8 @@ def shown(sample_ids: list[str], cue_id: str = "grass", scores: list[float] | No
 
 
 def queues(presences: list[dict], pairs: list[dict] | None = None, **settings):
-    areas = [row.get("area_frac", 0.2) for row in presences]
-    rows = [{name: value for name, value in row.items() if name != "area_frac"} for row in presences]
-    frame = frame_of("presences", rows).with_columns(area_frac=pl.Series(areas, dtype=pl.Float64))
-    return build_queues(pl.DataFrame(pairs or [pair()]), frame, SAMPLES, CONFIG.model_copy(update=settings))
+    frame, near = frame_of("presences", presences), {"grass": {"grass", "lawn"}}
+    return build_queues(pl.DataFrame(pairs or [pair()]), frame, SAMPLES, near, CONFIG.model_copy(update=settings))
 
 
 def queue_of(found, way: str) -> pl.DataFrame:
@@ -99,14 +97,51 @@ def test_a_pasted_cue_is_cut_from_where_it_is_clearest_whatever_the_class():
     found = queues(shown(cows[:8]) + shown(camels[:5], scores=[0.5, 5.0, 0.2, 4.0, 3.0]))
     clearest = [camels[1], camels[3], camels[4], cows[0]]
     assert queue_of(found, "paste")["source_id"].to_list() == clearest + clearest[:2]
-    assert found.showing["cow", "grass"] == [camels[1], camels[3], camels[4], camels[0]]
+    assert [cut.source for cut in found.cuts["grass"]] == clearest
 
 
-def test_a_photo_that_the_cue_fills_is_a_source_only_for_want_of_others():
+def test_the_control_of_a_patch_is_cut_from_a_photo_without_the_cue_of_its_class_and_as_new_to_the_model():
+    cows, camels = of("cow"), of("camel")
+    rows = shown(cows[:8] + camels[:5])
+    cuts = queues(rows, sources=12).cuts["grass"]
+    facts = SAMPLES.rows_by_key("sample_id", named=True, unique=True)
+    assert len(cuts) == 12
+    for cut in cuts:
+        one, two = facts[cut.source], facts[cut.donor]
+        assert (one["label"], one["audit"]) == (two["label"], two["audit"])
+        assert cut.label == one["label"]
+        assert cut.donor not in {row["sample_id"] for row in rows}
+    assert len({cut.donor for cut in cuts}) == 12, "a donor was used twice"
+
+
+def test_what_shows_a_like_phrase_is_a_donor_only_for_want_of_others():
     cows = of("cow")
-    rows = [row | {"area_frac": 0.9} for row in shown(cows[:4], scores=[9.0, 8.0, 7.0, 6.0])] + shown(cows[4:7])
-    assert set(queue_of(queues(rows), "paste")["source_id"]) == set(cows[4:7])
-    assert cows[0] in set(queue_of(queues(rows[:-1]), "paste")["source_id"])
+    plain, lawns = cows[4:6], cows[6:]
+    rows = shown(cows[:4]) + shown(lawns, "lawn")
+    donors = {cut.donor for cut in queues(rows).cuts["grass"]}
+    assert set(plain) < donors
+
+
+def test_a_source_without_a_donor_comes_last():
+    cows, camels = of("cow"), of("camel")
+    found = queues(shown(cows, scores=[9.0] * len(cows)) + shown(camels[:2]))
+    assert [(cut.source, cut.donor is None) for cut in found.cuts["grass"]][:3] == [
+        (camels[0], False),
+        (camels[1], False),
+        (cows[0], True),
+    ]
+
+
+def test_one_photo_comes_up_for_all_classes_at_once_and_with_the_same_patch():
+    rows = shown(of("cow")[:8] + of("camel")[:3])
+    pasted = queue_of(queues(rows, [pair(), pair(label="camel"), pair(label="goat")], images_per_cue=5), "paste")
+    goat = pasted.filter(label="goat")
+    assert len(goat) == 5
+    together = pasted.join(goat, on="sample_id")
+    assert len(together) == 2 * len(goat), "each of them is pasted into for one more class"
+    assert (together["position"] == together["position_right"]).all()
+    assert (together["source_id"] == together["source_id_right"]).all()
+    assert pasted.filter(label="camel")["position"].max() < 5
 
 
 def test_a_cue_that_hardly_any_photo_shows_is_not_pasted():
@@ -128,13 +163,6 @@ def test_a_cue_in_few_audited_photos_of_the_class_is_not_removed():
 
 def test_without_paste_there_are_removals_alone():
     assert set(queues(shown(of("cow")[:8]), paste=False).trials["way"]) == {"removal"}
-
-
-def test_donors_of_a_swap_are_of_other_classes():
-    camels = of("camel")
-    found = queues(shown(of("cow")[:8] + camels[:7]))
-    assert found.showing["cow", "grass"] == camels[:4]
-    assert found.lacking["cow", "grass"] == camels[7:11]
 
 
 def test_every_class_has_its_own_queue_of_one_cue():

@@ -71,6 +71,18 @@ def test_pairs_of_one_name_are_averaged_into_one_row():
     assert [found["n_forwards"] for found in rows] == [4, 2]
 
 
+def test_one_forward_pass_answers_for_several_classes_and_is_counted_once():
+    model = Mean()
+    other = (row("paste", label="dark", prob_before=0.8), 1)
+    trial = Trial(row("paste", prob_before=0.2), [Pair("paste", flat(204), flat(51))], 0, (other,))
+    bright, dark = run_trials([trial], model, 32)
+    assert (bright["label"], dark["label"]) == ("bright", "dark")
+    assert bright["effect"] == pytest.approx(0.6)
+    assert dark["effect"] == pytest.approx(-0.6)
+    assert (bright["n_forwards"], dark["n_forwards"]) == (2, 0)
+    assert model.batches == [2]
+
+
 def test_what_the_view_does_not_hold_has_no_effect_and_costs_nothing():
     model = Mean()
     found = next(iter(run_trials([Trial(row(), None, 0)], model, 4)))

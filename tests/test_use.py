@@ -25,8 +25,9 @@ def shown(nets: list[float], *, way: str = "removal", **changes) -> list[dict]:
     ]
 
 
-def use(rows: list[dict], looks: int = 1, seed: int = 0) -> Use:
-    return measure_use(frame_of("effects", rows), CONFIG, looks, np.random.default_rng(seed))
+def use(rows: list[dict], share: float = 1.0, seed: int = 0) -> Use:
+    frame = frame_of("effects", [{"look": 0, "level_share": share} | row for row in rows])
+    return measure_use(frame, CONFIG, np.random.default_rng(seed))
 
 
 def around(mean: float, n: int = 20, spread: float = 0.02) -> list[float]:
@@ -78,13 +79,27 @@ def test_the_way_with_the_smaller_p_is_reported_and_p_pays_for_having_two():
     assert Use(removal=way(0.5, 0.1)).chosen.effect.value == 0.1
 
 
-def test_every_look_multiplies_p_and_widens_the_interval():
+def test_what_a_look_spends_of_the_error_divides_p_and_widens_the_interval():
     rows = shown(around(0.004, 12))
-    one, three = use(rows, looks=1).removal, use(rows, looks=3).removal
+    one, third = use(rows).removal, use(rows, share=1 / 3).removal
     assert 0.01 < one.p < 0.3
-    assert three.p == pytest.approx(3 * one.p)
-    assert three.effect.low < one.effect.low < one.effect.high < three.effect.high
-    assert use(shown(around(0.0, 12)), looks=5).removal.p == 1.0
+    assert third.p == pytest.approx(3 * one.p)
+    assert third.effect.low < one.effect.low < one.effect.high < third.effect.high
+    assert use(shown(around(0.0, 12)), share=0.2).removal.p == 1.0
+
+
+def test_the_last_look_decides_what_was_spent():
+    rows = shown(around(0.004, 12))
+    later = [row | {"look": i // 6, "level_share": (0.1, 0.9)[i // 6]} for i, row in enumerate(rows)]
+    assert use(later[::-1]).removal.p == pytest.approx(use(rows, share=0.9).removal.p)
+
+
+def test_photos_with_the_same_patch_are_no_surer_than_the_patch():
+    rows = shown([0.3] * 24, way="paste")
+    patches = [row | {"source_id": f"patch{i % 4}"} for i, row in enumerate(rows)]
+    assert use(rows).paste.p == pytest.approx(2.0**-23)
+    assert use(patches).paste.p == pytest.approx(2.0**-3)
+    assert use(patches).paste.n == 24
 
 
 def test_photos_that_all_agree_are_as_sure_as_their_number_allows():
