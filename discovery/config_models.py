@@ -52,6 +52,8 @@ class ServerConfig(Part):
 class MllmConfig(ServerConfig):
     """A multimodal LLM under audit: which one, local or `llm` at a server, and how it is asked."""
 
+    cache: str | None = Field("runs/llm-cache", description="API: folder that keeps every answer")
+    answer_tokens: Count = Field(16, description="API: longest answer; a model that thinks aloud first needs hundreds")
     checkpoint: str | None = Field(None, description="local: a folder or hub id of a transformers checkpoint")
     wordings: tuple[str, ...] = Field(
         (

@@ -87,6 +87,12 @@ def test_token_variants_are_added_up_and_others_are_not():
     assert answer.measured
 
 
+def test_an_option_beyond_the_listed_tokens_has_at_most_the_smallest_of_them():
+    np.testing.assert_allclose(from_tokens("yes", {"yes": 0.97}, YES_NO, min_mass=0.1).probs, [0.97, 0.03])
+    listed = {"yes": 0.9, "Yes": 0.08, "I": 0.01}
+    np.testing.assert_allclose(from_tokens("yes", listed, YES_NO, min_mass=0.1).probs[1], 0.01 / 0.99)
+
+
 def test_little_probability_on_any_option_is_unclear():
     assert from_tokens("I", {"I": 0.9, "Yes": 0.04, "No": 0.01}, YES_NO, min_mass=0.1).probs is None
     assert from_mass("", np.zeros(2), 0.0).probs is None

@@ -79,6 +79,10 @@ def load_mllm(config: MllmConfig, compute: ComputeConfig) -> Mllm:
     Raises:
         BackendError: its checkpoint or its server is not there.
     """
+    if config.checkpoint is None:
+        from discovery.backends.mllm_api import ServedMllm
+
+        return ServedMllm(config)
     from discovery.backends.mllm_local import LocalMllm
 
     return LocalMllm(config, compute)

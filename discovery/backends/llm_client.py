@@ -33,6 +33,7 @@ class Question:
         seed: of the server's own draw.
         top_logprobs: alternatives wanted per token of the answer; 0 for none.
         check: tells in one line what is wrong with a parsed answer; None when nothing is.
+        repair: ask once more when the answer cannot be used; False where the first answer is what is measured.
     """
 
     messages: Messages
@@ -43,6 +44,7 @@ class Question:
     seed: int = 0
     top_logprobs: int = 0
     check: Callable[[BaseModel], str | None] = lambda _: None
+    repair: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Client:
         self._ledger.note(question.step, asked=1)
         reply, was_kept = self._reply(question)
         parsed, problem = _read(reply, question)
-        if problem:
+        if problem and question.repair:
             repaired, also_kept = self._reply(_repair(question, reply, problem))
             self._ledger.note(question.step, repaired=1)
             was_kept = was_kept and also_kept

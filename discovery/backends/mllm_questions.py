@@ -129,11 +129,11 @@ def from_text(text: str, options: Sequence[str]) -> Answer:
 
 
 def from_tokens(text: str, tokens: dict[str, float], options: Sequence[str], min_mass: float) -> Answer:
-    """Reads the probabilities of the first token.
+    """Reads the probabilities of the first token; an option that is not among them has at most the smallest of them.
 
     Args:
         text: the model's own words.
-        tokens: token → probability; variants such as "Yes", "yes" and " yes" are added up.
+        tokens: token → probability, the likeliest only; variants such as "Yes", "yes" and " yes" are added up.
         options: the answers that count.
         min_mass: with less probability on all options together the answer is unclear.
     """
@@ -141,6 +141,8 @@ def from_tokens(text: str, tokens: dict[str, float], options: Sequence[str], min
     for token, prob in tokens.items():
         if (at := option_of(token, options)) is not None:
             mass[at] += prob
+    if mass.sum() > 0:
+        mass[mass == 0] = max(0.0, min(*tokens.values(), 1 - sum(tokens.values())))
     return from_mass(text, mass, min_mass)
 
 
