@@ -116,6 +116,32 @@ def calibrate(
         typer.echo(str(folder / "calibration.json"))
 
 
+@app.command(epilog="Example: discovery propose photos.toml --dry-run")
+def propose(
+    config: Config,
+    overrides: Overrides = None,
+    run_dir: RunFolder = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate calls, tokens and money.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Proposes the candidate cues of every class and says what they cost, or would cost."""
+    with polite():
+        from discovery.config import read_config
+        from flows import proposing
+        from flows.engine import create
+        from flows.screen import progress_bars
+
+        settings = read_config(config, overrides)
+        if dry_run:
+            _show(*proposing.dry_run(settings, run_dir))
+            return
+        with progress_bars(quiet=quiet) as progress:
+            made = proposing.propose(create(settings, run_dir), progress)
+        if not quiet:
+            _show(*proposing.proposals(made))
+        _last_line(made, report=False)
+
+
 @app.command(epilog="Example: discovery report runs/bar")
 def report(run_dir: RunDir) -> None:
     """Renders the report of a run again and prints its path."""

@@ -13,7 +13,7 @@ from discovery.backends.llm_budget import Cost, Ledger, tokens_of
 from discovery.backends.llm_cache import Cache, Messages, request_hash
 from discovery.backends.llm_server import Server
 from discovery.config import ServerConfig
-from discovery.errors import ConfigError
+from discovery.errors import BackendError, ConfigError
 from discovery.images import thumbnail_data_url
 
 QUOTED = 2_000
@@ -104,6 +104,9 @@ class Client:
         pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="llm")
         try:
             return list(pool.map(self.ask, questions))
+        except BackendError:
+            pool.shutdown(wait=True, cancel_futures=True)  # what is under way is paid for: wait for it and keep it
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -145,7 +148,12 @@ class Client:
         return reply, False
 
     def _hash(self, question: Question) -> str:
-        return request_hash(str(self.config.llm), question.messages, _named(question))
+        return question_hash(str(self.config.llm), question)
+
+
+def question_hash(model: str, question: Question) -> str:
+    """Returns the name under which the answer to a question is kept."""
+    return request_hash(model, question.messages, _named(question))
 
 
 def text_part(text: str) -> dict[str, Any]:
