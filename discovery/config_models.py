@@ -84,30 +84,54 @@ class MllmConfig(ServerConfig):
 class ModelConfig(Part):
     """The model under audit."""
 
-    kind: Literal["probe", "torch", "python", "mllm"] = "probe"
-    backbone: str = Field("efficientnet_lite0", description="probe: an encoder by name")
+    kind: Literal[
+        "probe", "torch", "python", "hf", "timm", "ultralytics", "onnx", "clip_zero_shot", "http", "predictions", "mllm"
+    ] = "probe"
+    backbone: str = Field("efficientnet_lite0", description="probe: an encoder, 'name' or 'name:checkpoint'")
     inverse_regularisation: Annotated[float, Field(gt=0)] = Field(
         0.01, description="probe: C of the logistic regression"
     )
-    path: str | None = Field(None, description="torch: a TorchScript (.pt) or torch.export (.pt2) file")
+    path: str | None = Field(
+        None, description="the model: a file, or for hf and timm a folder, for clip_zero_shot 'clip:FOLDER_OR_ID'"
+    )
+    arch: str | None = Field(None, description="timm: name of the architecture, where path is a weights file")
     callable: str | None = Field(None, description="python: 'package.module:callable', images → probabilities")
-    classes: tuple[str, ...] = Field((), description="class names in output order; default: the sorted labels")
-    input_px: Count = Field(224, description="torch: side of the square input")
-    resize_px: Count | None = Field(None, description="torch, probe: shorter side before the centre crop")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="torch: of RGB in [0, 1]")
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="torch: of RGB in [0, 1]")
-    outputs: Literal["logits", "probs"] = Field("logits", description="torch: what the file returns")
+    classes: tuple[str, ...] = Field(
+        (), description="class names in output order; default: the model's own, else the sorted labels"
+    )
+    templates: tuple[str, ...] = Field(
+        ("a photo of a {}.",), min_length=1, description="clip_zero_shot: texts around a class's name"
+    )
+    prompts: dict[str, tuple[str, ...]] = Field(
+        {}, description="clip_zero_shot: what a class is called; default: its name"
+    )
+    url: str | None = Field(None, description="http: where images are posted")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(60.0, description="http: for one answer")
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(5, description="http: further tries, with growing pauses")
+    token_env: str | None = Field(None, description="http: environment variable that holds a bearer token")
+    input_px: Count = Field(224, description="torch, onnx: side of the square input, where the file leaves it open")
+    resize_px: Count | None = Field(None, description="torch, onnx, probe: shorter side before the centre crop")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="torch, onnx: of RGB in [0, 1]")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="torch, onnx: of RGB in [0, 1]")
+    outputs: Literal["logits", "probs"] = Field("logits", description="torch, onnx: what the file returns")
     mllm: MllmConfig = MllmConfig()
     sensor: str | None = Field(None, description="written by calibrate: cues that the model is made to react to")
     sensor_strength: float = Field(0.0, description="calibrate: log-odds that a cue adds to its class")
 
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether there is a model behind it that answers to changed photos."""
+        return self.kind != "predictions"
+
     @model_validator(mode="after")
     def _needs_its_source(self) -> "ModelConfig":
-        needed = {"torch": "path", "python": "callable"}.get(self.kind)
+        needed = {"probe": None, "mllm": None, "python": "callable", "http": "url"}.get(self.kind, "path")
         if needed and getattr(self, needed) is None:
             raise ValueError(f"model.kind = {self.kind!r} needs model.{needed}")
         if self.kind == "mllm" and (self.mllm.checkpoint is None) == (self.mllm.llm is None):
             raise ValueError("model.kind = 'mllm' needs either model.mllm.checkpoint (local) or model.mllm.llm (API)")
+        if not all("{}" in template for template in self.templates):
+            raise ValueError("model.templates: each needs {} where the class's name goes")
         if self.sensor_strength and self.sensor is None:
             raise ValueError("model.sensor_strength needs model.sensor; both are set by discovery calibrate alone")
         return self

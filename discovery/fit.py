@@ -7,12 +7,13 @@ import polars as pl
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from discovery.backends.classifier import Head, model_source, probe_view
+from discovery.backends.class_names import class_names
+from discovery.backends.classifier import Head, model_state, probe_view
 from discovery.backends.encoder import Encoder, load_encoder
 from discovery.config import ModelConfig, RunConfig
 from discovery.errors import DataError
 from discovery.images import decode_batches
-from discovery.run import Run, Stage, file_state
+from discovery.run import Run, Stage
 
 
 def fit_probe(features: np.ndarray, labels: np.ndarray, config: ModelConfig, seed: int = 0) -> Head:
@@ -51,7 +52,7 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
     config, samples = run.config, run.read("samples", columns=["uri", "label", "audit"])
     known = set(samples["label"])
     if config.model.kind != "probe":
-        classes = config.model.classes or tuple(sorted(known))
+        classes = class_names(config.model, config.compute, known)
         check_labels(known, classes)
         return _frame(Head(classes))
     to_fit = samples.filter(~pl.col("audit"))
@@ -85,16 +86,11 @@ def _frame(head: Head) -> pl.DataFrame:
     )
 
 
-def _outside(config: RunConfig) -> object:
-    source = model_source(config.model)
-    return file_state(source) if source and source.is_file() else None
-
-
 STAGE = Stage(
     name="fit",
     table="heads",
     inputs=("samples",),
     config=lambda config: (config.model, config.dataset.root),
     work=_work,
-    outside=_outside,
+    outside=lambda config: model_state(config.model),
 )

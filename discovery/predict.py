@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from discovery.backends.classifier import Classifier, head_of, load_classifier
+from discovery.backends.classifier_recorded import RecordedClassifier
 from discovery.config import RunConfig
 from discovery.images import map_ahead, read_image
 from discovery.run import Run, Stage
@@ -44,6 +45,8 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
     config = run.config
     classifier = load_classifier(config.model, config.compute, head_of(run.read("heads")))
     samples = run.read("samples", shard=shard).filter("audit")
+    if isinstance(classifier, RecordedClassifier):
+        return _frame(samples, classifier.probs_of(samples), classifier.classes)
     paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
     probs = predict(read_views(paths, classifier, config), classifier, config.compute.batch_size)
     return _frame(samples, probs, classifier.classes)

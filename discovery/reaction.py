@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from discovery.backends.class_names import class_names
 from discovery.backends.classifier import Classifier, Head, load_classifier, probe_view
 from discovery.backends.encoder import load_encoder
 from discovery.backends.sensor import BACKBONE, Answers, SensingClassifier, fit_sensor, react, sensor_features
@@ -80,7 +81,7 @@ def load_subject(config: RunConfig, picked: Picked, seed: int) -> Subject:
     if config.model.kind == "probe":
         head = _fit_probe(config, picked)
     else:
-        head = Head(config.model.classes or picked.classes)
+        head = Head(class_names(config.model, config.compute, picked.classes))
         check_labels(set(picked.labels), head.classes)
     return Subject(config, picked, head, load_classifier(config.model, config.compute, head), seed)
 

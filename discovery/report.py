@@ -112,9 +112,9 @@ def _guarded(value: Any) -> Any:
 
 
 def _model(model: ModelConfig) -> str:
-    names = {"probe": f"probe on {model.backbone}", "torch": str(model.path), "python": str(model.callable)}
+    names = {"probe": f"probe on {model.backbone}", "python": str(model.callable), "http": str(model.url)}
     names["mllm"] = str(model.mllm.checkpoint or model.mllm.llm)
-    return names[model.kind]
+    return names.get(model.kind, f"{model.kind}: {model.path}" if model.kind != "torch" else str(model.path))
 
 
 def _work(run: Run, _shard: int | None) -> pl.DataFrame:

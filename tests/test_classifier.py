@@ -3,23 +3,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny_llava import save_llava
+from tiny_models import Tiny, save_exported
 
 from discovery.backends.classifier import CLASSIFIERS, Head, check_probs, load_classifier, probe_view
 from discovery.backends.encoder import load_encoder
 from discovery.backends.roles import Featured, softmax
-from discovery.config import ComputeConfig, MllmConfig, ModelConfig
+from discovery.config import ComputeConfig, ModelConfig
 from discovery.errors import BackendError, ConfigError
 
 COMPUTE = ComputeConfig(device="cpu")
 HEAD = Head(("cat", "dog", "owl"))
-
-
-class Tiny(torch.nn.Module):
-    """Three logits from the mean of each channel."""
-
-    def forward(self, x):
-        return x.mean(dim=(2, 3)) * 3
 
 
 def images(n: int = 4, sizes=((40, 60), (33, 31))) -> list[np.ndarray]:
@@ -29,11 +22,7 @@ def images(n: int = 4, sizes=((40, 60), (33, 31))) -> list[np.ndarray]:
 
 @pytest.fixture
 def exported(tmp_path):
-    path = tmp_path / "tiny.pt2"
-    batch = torch.export.Dim("batch", min=1, max=512)
-    program = torch.export.export(Tiny().eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes={"x": {0: batch}})
-    torch.export.save(program, path)
-    return path
+    return save_exported(tmp_path)
 
 
 @pytest.fixture
@@ -61,47 +50,6 @@ def module(tmp_path, monkeypatch):
 
 def python_model(module, body: str):
     return load_classifier(ModelConfig(kind="python", callable=module(body)), COMPUTE, HEAD)
-
-
-@pytest.fixture(params=sorted(CLASSIFIERS))
-def classifier(request, exported, module, tmp_path):
-    if request.param == "torch":
-        config = ModelConfig(kind="torch", path=str(exported), input_px=32)
-        return load_classifier(config, COMPUTE, HEAD)
-    if request.param == "python":
-        return python_model(module, "def predict(images):\n    return np.full((len(images), 3), 1 / 3)")
-    if request.param == "mllm":
-        mllm = MllmConfig(checkpoint=str(save_llava(tmp_path / "llava")), min_mass=0)
-        return load_classifier(ModelConfig(kind="mllm", mllm=mllm), COMPUTE, HEAD)
-    rng = np.random.default_rng(0)
-    head = Head(HEAD.classes, rng.normal(size=(3, 1280)), np.zeros(3))
-    return load_classifier(ModelConfig(), COMPUTE, head)
-
-
-def test_every_model_gives_probabilities_in_order_for_any_size(classifier):
-    views = [classifier.view(image) for image in images()]
-    probs = classifier.predict(views)
-    assert probs.shape == (4, 3)
-    assert probs.dtype == np.float64
-    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(classifier.predict(views[::-1]), probs[::-1], atol=1e-5)
-    np.testing.assert_allclose(classifier.predict(views[:1]), probs[:1], atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3)])
-def test_every_model_takes_odd_sizes(classifier, shape):
-    view = classifier.view(np.zeros((*shape, 3), np.uint8))
-    assert np.isfinite(classifier.predict([view])).all()
-
-
-def test_a_view_is_the_field_of_its_image(classifier):
-    image = np.zeros((60, 100, 3), np.uint8)
-    x0, y0, x1, y1 = classifier.field(60, 100)
-    assert 0 <= x0 < x1 <= 100
-    assert 0 <= y0 < y1 <= 60
-    # A bright block inside the field is in the view; one outside it is not.
-    image[int(y0) : int(y1), int((x0 + x1) / 2) :] = 255
-    assert classifier.view(image).mean() == pytest.approx(127, abs=12)
 
 
 def test_torchscript_and_export_files_agree(scripted, exported):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from discovery.config import ComputeConfig
 from discovery.errors import BackendError
-from discovery.run import file_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,9 +34,16 @@ def read_choice(setting: str) -> Choice:
 
 def checkpoint_state(setting: str) -> list[tuple[str, int, int]]:
     """Returns paths, sizes and times of the files behind a setting such as `clip:FOLDER`; empty for a hub id."""
-    place = Path(read_choice(setting).checkpoint or "")
-    files = sorted(place.iterdir()) if place.is_dir() and str(place) != "." else [place]
-    return [file_state(file) for file in files if file.is_file()]
+    return files_state(read_choice(setting).checkpoint)
+
+
+def files_state(place: str | None) -> list[tuple[str, int, int]]:
+    """Returns paths, sizes and times of a file, or of the files in a folder; empty for what is not here."""
+    path = Path(place or "").expanduser()
+    if not place or not path.exists():
+        return []
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def load_model(auto: Any, checkpoint: str, compute: ComputeConfig, *, types: Collection[str] = ()) -> "PreTrainedModel":
@@ -72,7 +78,7 @@ def load_model(auto: Any, checkpoint: str, compute: ComputeConfig, *, types: Col
 
 
 def load_processor(auto: Any, checkpoint: str, compute: ComputeConfig) -> Any:
-    """Loads a processor, image processor or tokenizer.
+    """Loads a processor, image processor, tokenizer or configuration.
 
     Raises:
         BackendError: it is not here or cannot be read.

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from discovery.backends.roles import Classifier, Featured, Head, Reheaded, softmax
+from discovery.backends.checkpoint import checkpoint_state, files_state
+from discovery.backends.roles import Classifier, Featured, Head, Reheaded, check_probs, softmax
 from discovery.backends.views import CentreCrop, Sight, WholeImage
 from discovery.config import ComputeConfig, ModelConfig
 from discovery.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     from discovery.backends.encoder import Encoder
-
-SUM_TOLERANCE = 1e-3
 
 
 def load_classifier(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
@@ -61,32 +60,6 @@ def head_of(heads: pl.DataFrame) -> Head:
     if heads["coef"].null_count():
         return Head(classes)
     return Head(classes, np.array(heads["coef"].to_list()), heads["intercept"].to_numpy())
-
-
-def check_probs(probs: object, n_images: int, classes: Sequence[str]) -> np.ndarray:
-    """Returns a model's answer as (n, c) float64 when it is one.
-
-    Raises:
-        BackendError: wrong shape, NaN, negative, or rows that do not sum to one.
-    """
-    try:
-        array = np.asarray(probs, np.float64)
-    except (TypeError, ValueError) as error:
-        raise BackendError(f"the model must return an array of numbers, got {type(probs).__name__}") from error
-    if array.shape != (n_images, len(classes)):
-        raise BackendError(
-            f"the model must return shape ({n_images}, {len(classes)}), got {array.shape}; "
-            f"name its classes in output order: model.classes"
-        )
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array).all(axis=1)).sum())
-        raise BackendError(f"the model returned NaN or infinity for {bad} of {n_images} images; check its input range")
-    if (array < 0).any() or np.abs(array.sum(axis=1) - 1).max(initial=0) > SUM_TOLERANCE:
-        raise BackendError(
-            f"rows of the model's answer must be probabilities that sum to 1, got "
-            f"{array.sum(axis=1).min():.3g} to {array.sum(axis=1).max():.3g}; apply softmax or model.outputs = 'logits'"
-        )
-    return array
 
 
 class ProbeClassifier:
@@ -144,6 +117,8 @@ class TorchClassifier:
         """See `Classifier.predict`."""
         import torch
 
+        if not len(views):
+            return np.empty((0, len(self.classes)))
         batch = torch.from_numpy(np.asarray(views)).to(self._device).permute(0, 3, 1, 2)
         with torch.inference_mode():
             try:
@@ -171,7 +146,50 @@ class PythonClassifier:
 
     def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """See `Classifier.predict`."""
-        return check_probs(self._call(list(views)), len(views), self.classes)
+        answer = self._call(list(views)) if len(views) else np.empty((0, len(self.classes)))
+        return check_probs(answer, len(views), self.classes)
+
+
+def _hf(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_hf import load_hf
+
+    return load_hf(config, compute, head)
+
+
+def _timm(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_timm import load_timm
+
+    return load_timm(config, compute, head)
+
+
+def _ultralytics(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_ultralytics import load_ultralytics
+
+    return load_ultralytics(config, compute, head)
+
+
+def _onnx(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_onnx import OnnxClassifier
+
+    return OnnxClassifier(config, compute, head)
+
+
+def _clip_zero_shot(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_zero_shot import ZeroShotClassifier
+
+    return ZeroShotClassifier(config, compute, head)
+
+
+def _http(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_http import HttpClassifier
+
+    return HttpClassifier(config, compute, head)
+
+
+def _predictions(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    from discovery.backends.classifier_recorded import RecordedClassifier
+
+    return RecordedClassifier(config, compute, head)
 
 
 def _mllm(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
@@ -185,6 +203,13 @@ CLASSIFIERS: dict[str, Callable[[ModelConfig, ComputeConfig, Head], Classifier]]
     "torch": TorchClassifier,
     "python": PythonClassifier,
     "mllm": _mllm,
+    "hf": _hf,
+    "timm": _timm,
+    "ultralytics": _ultralytics,
+    "onnx": _onnx,
+    "clip_zero_shot": _clip_zero_shot,
+    "http": _http,
+    "predictions": _predictions,
 }
 
 
@@ -193,14 +218,17 @@ def probe_view(config: ModelConfig, encoder: "Encoder") -> Sight:
     return encoder if config.resize_px is None else CentreCrop(encoder.input_px, config.resize_px)
 
 
-def model_source(config: ModelConfig) -> Path | None:
-    """Returns the file whose change makes this another model; None for a probe."""
-    if config.kind == "torch":
-        return Path(config.path or "")
-    if config.kind != "python":
-        return None
-    module = sys.modules[_import_callable(config.callable or "").__module__]
-    return Path(module.__file__) if getattr(module, "__file__", None) else None
+def model_state(config: ModelConfig) -> list[tuple[str, int, int]]:
+    """Returns what changes when the files behind a model do: path, size and time of each.
+
+    A model that is served, or fetched from a hub, may change without a trace here.
+    """
+    if config.kind == "python":
+        module = sys.modules[_import_callable(config.callable or "").__module__]
+        return files_state(getattr(module, "__file__", None))
+    if config.kind in ("probe", "clip_zero_shot"):
+        return checkpoint_state(config.backbone if config.kind == "probe" else config.path or "")
+    return files_state(config.path)
 
 
 def _load_torch(path: Path, device):

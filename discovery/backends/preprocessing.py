@@ -85,7 +85,7 @@ class Preprocessing:
         return self._run(image).mean(axis=(1, 2), dtype=np.float64)
 
     def _run(self, image: np.ndarray) -> np.ndarray:
-        numbers = self._processor(images=Image.fromarray(image), return_tensors="np").get("pixel_values")
+        numbers = self._processor(images=Image.fromarray(image), return_tensors="pt").get("pixel_values")
         array = np.asarray(numbers)
         if array.ndim != 4 or array.shape[:2] != (1, 3):
             raise BackendError(

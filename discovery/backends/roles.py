@@ -7,6 +7,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from discovery.backends.views import Sight
+from discovery.errors import BackendError
+
+SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,29 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Returns (n, c) probabilities of (n, c) logits."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def check_probs(probs: object, n_images: int, classes: Sequence[str]) -> np.ndarray:
+    """Returns a model's answer as (n, c) float64 when it is one.
+
+    Raises:
+        BackendError: wrong shape, NaN, negative, or rows that do not sum to one.
+    """
+    try:
+        array = np.asarray(probs, np.float64)
+    except (TypeError, ValueError) as error:
+        raise BackendError(f"the model must return an array of numbers, got {type(probs).__name__}") from error
+    if array.shape != (n_images, len(classes)):
+        raise BackendError(
+            f"the model must return shape ({n_images}, {len(classes)}), got {array.shape}; "
+            f"name its classes in output order: model.classes"
+        )
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array).all(axis=1)).sum())
+        raise BackendError(f"the model returned NaN or infinity for {bad} of {n_images} images; check its input range")
+    if (array < 0).any() or np.abs(array.sum(axis=1) - 1).max(initial=0) > SUM_TOLERANCE:
+        raise BackendError(
+            f"rows of the model's answer must be probabilities that sum to 1, got "
+            f"{array.sum(axis=1).min():.3g} to {array.sum(axis=1).max():.3g}; apply softmax or model.outputs = 'logits'"
+        )
+    return array
