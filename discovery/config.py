@@ -18,6 +18,7 @@ from discovery.config_models import (
 )
 from discovery.config_stages import (
     AblateConfig,
+    AskConfig,
     AssociateConfig,
     ClusterConfig,
     DatasetConfig,
@@ -31,6 +32,7 @@ from discovery.errors import ConfigError
 
 __all__ = [
     "AblateConfig",
+    "AskConfig",
     "AssociateConfig",
     "ClusterConfig",
     "ComputeConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "RetrainConfig",
     "RunConfig",
     "ServerConfig",
+    "change_config",
     "make_config",
     "read_config",
 ]
@@ -71,6 +74,7 @@ class RunConfig(BaseSettings):
     rank: RankConfig = RankConfig()
     report: ReportConfig = ReportConfig()
     export: ExportConfig = ExportConfig()
+    ask: AskConfig = AskConfig()
     retrain: RetrainConfig = RetrainConfig()
     compute: ComputeConfig = ComputeConfig()
 
@@ -106,6 +110,14 @@ def read_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         raise ConfigError(f"{path} is not TOML: {error}") from error
     values.setdefault("name", path.stem)
     for override in overrides or []:
+        _set(values, override)
+    return make_config(values)
+
+
+def change_config(config: RunConfig, overrides: list[str]) -> RunConfig:
+    """Returns a configuration with `key=value` overrides applied (see `read_config`)."""
+    values = config.model_dump(mode="json")
+    for override in overrides:
         _set(values, override)
     return make_config(values)
 

@@ -131,3 +131,15 @@ class RetrainConfig(Part):
         description="values of C that are tried on held-out photos",
     )
     fits: Count = Field(10, description="dfr: fits on different draws that are averaged")
+
+
+class AskConfig(Part):
+    """What a multimodal LLM is asked about the cues of a finished run (`discovery ask`)."""
+
+    cues_per_class: Count = Field(5, description="the first cues of each class, by rank")
+    photos: Count = Field(50, description="photos with a cue, and as many without, per class, cue and probe")
+    drop_tokens: bool = Field(True, description="also ask without the object's visual tokens, where a model allows it")
+    choices: bool = Field(True, description="also ask multiple-choice questions: the photo's class or the cue's")
+    options: Annotated[int, Field(ge=2, le=26)] = Field(4, description="classes that a choice is among")
+    orders: Count = Field(4, description="orders in which the options of a choice are named")
+    max_questions: Annotated[int, Field(ge=0)] = Field(0, description="refuses to begin with more; 0 for no limit")

@@ -174,6 +174,33 @@ def cues(
             _show(ranking(table, per_class=top))
 
 
+@app.command(epilog="Example: discovery ask runs/bar --set model.mllm.checkpoint=/models/llava --dry-run")
+def ask(
+    run_dir: RunDir,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the questions and what they cost.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Asks a multimodal LLM about the cues of a finished run: what it sees with them, and what it makes up."""
+    with polite():
+        from discovery.asking import FILE, ask_run, estimate
+        from discovery.config import change_config
+        from discovery.run import Run
+        from flows.asked import perception, questions
+        from flows.screen import progress_bars
+
+        made = Run.open(run_dir)
+        made = Run(made.path, change_config(made.config, overrides or []))
+        if dry_run:
+            _show(questions(estimate(made)))
+            return
+        with progress_bars(quiet=quiet) as progress:
+            found = ask_run(made, progress)
+        if not quiet:
+            _show(perception(found))
+        typer.echo(str(made.path / FILE))
+
+
 @app.command(epilog="Example: discovery serve photos.toml --cron '0 3 * * *'")
 def serve(
     config: Config,

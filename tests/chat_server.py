@@ -1,11 +1,15 @@
 """An OpenAI-compatible server on loopback that answers as a test tells it to, well or badly."""
 
+import base64
+import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+from PIL import Image
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -43,6 +47,18 @@ def late(seconds: float, reply: Reply) -> Callable[[dict], Reply]:
         return reply
 
     return answer
+
+
+def photo_of(body: dict) -> np.ndarray:
+    """Returns the photo of a request as (H, W, 3) uint8."""
+    (url,) = [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+
+
+def text_of(body: dict) -> str:
+    """Returns the text that goes with the photo of a request."""
+    (text,) = [part["text"] for part in body["messages"][0]["content"] if part["type"] == "text"]
+    return text
 
 
 class ChatServer:

@@ -78,6 +78,9 @@ def test_hidden_tokens_change_the_answer_and_hidden_nothing_does_not(local):
         ((64, 128), (0, 64, 0, 32), []),  # the processor crops the middle: this part is never seen
         ((64, 128), (0, 64, 32, 64), [0, 1, 4, 5, 8, 9, 12, 13]),
         ((128, 128), (96, 128, 96, 128), [15]),
+        ((48, 48), (16, 32, 16, 32), [5, 6, 9, 10]),  # 0.44 of each
+        ((128, 128), (4, 12, 4, 12), [0]),  # a thing that fills no token
+        ((128, 128), (0, 0, 0, 0), []),
     ],
 )
 def test_a_place_is_followed_through_the_processor_to_its_tokens(local, size, box, cells):

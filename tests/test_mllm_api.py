@@ -1,15 +1,12 @@
 """A multimodal LLM at a server on loopback, with and without token probabilities, well and badly behaved."""
 
-import base64
-import io
 import logging
 import math
 import time
 
 import numpy as np
 import pytest
-from chat_server import chat_server, completion, refusal
-from PIL import Image
+from chat_server import chat_server, completion, photo_of, refusal, text_of
 
 from discovery.backends.classifier import load_classifier
 from discovery.backends.classifier_mllm import load_mllm
@@ -35,18 +32,6 @@ def tokens(*listed: dict[str, float]) -> dict:
             for place in listed
         ]
     }
-
-
-def picture(body: dict) -> np.ndarray:
-    """Returns the photo of a request."""
-    (part,) = [part for part in body["messages"][0]["content"] if part["type"] == "image_url"]
-    data = base64.b64decode(part["image_url"]["url"].split(",")[1])
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
-def asked(body: dict) -> str:
-    (part,) = [part for part in body["messages"][0]["content"] if part["type"] == "text"]
-    return part["text"]
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +64,8 @@ def one(mllm, server, reply, question=YES):
 def test_a_question_is_sent_with_its_photo_and_asks_for_probabilities(mllm, server):
     mllm().answer([Query(PHOTO, YES)])
     (sent,) = server.asked
-    assert asked(sent) == "Is there a dog in this image? Answer yes or no."
-    assert picture(sent).shape == (40, 60, 3)
+    assert text_of(sent) == "Is there a dog in this image? Answer yes or no."
+    assert photo_of(sent).shape == (40, 60, 3)
     assert (sent["logprobs"], sent["top_logprobs"], sent["temperature"]) == (True, 5, 0.0)
 
 
@@ -131,7 +116,7 @@ def test_a_server_without_probabilities_is_asked_without_them_and_it_is_said_onc
 
 def test_a_slow_and_stumbling_server_loses_nothing_and_keeps_the_order(mllm, server):
     def right(body):
-        return "yes" if "no or yes" in asked(body) else "no"
+        return "yes" if "no or yes" in text_of(body) else "no"
 
     def slow(body):
         time.sleep(0.3)
@@ -171,7 +156,7 @@ def test_without_a_key_it_is_one_line(monkeypatch):
 
 
 def test_it_is_a_classifier(server, tmp_path):
-    server.otherwise = lambda body: "yes" if ("dog" in asked(body)) == (picture(body).mean() > 100) else "no"
+    server.otherwise = lambda body: "yes" if ("dog" in text_of(body)) == (photo_of(body).mean() > 100) else "no"
     mllm = MllmConfig(llm="tiny", base_url=server.base_url, cache=str(tmp_path / "cache"))
     model = load_classifier(ModelConfig(kind="mllm", mllm=mllm), COMPUTE, Head(("cat", "dog")))
     probs = model.predict([model.view(PHOTO), model.view(np.zeros((20, 20, 3), np.uint8))])

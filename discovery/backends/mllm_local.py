@@ -11,6 +11,9 @@ from discovery.config import ComputeConfig, MllmConfig
 from discovery.errors import BackendError
 from discovery.images import resize
 
+COVERED = 0.25
+"""Share of a visual token from which what is hidden hides it: less would leave much of an object in its rim."""
+
 
 class LocalMllm:
     """A checkpoint of transformers that reads a photo and a text (LLaVA, Qwen-VL, SmolVLM, …)."""
@@ -95,7 +98,7 @@ class LocalMllm:
         return dropped, visual
 
     def _cells(self, hidden: np.ndarray, n_tokens: int) -> np.ndarray:
-        """Returns (tokens,) bool, the visual tokens that show more of what is hidden than of anything else.
+        """Returns (tokens,) bool, the visual tokens that show a part of what is hidden (see `covered`).
 
         Where the pixels of a photo go in the model's input is not computed but seen: a white mask on black goes through
         the same processor, with all its resizing, cropping and padding.
@@ -107,10 +110,10 @@ class LocalMllm:
         if share.ndim == 2:  # patches in the order of the tokens, several to a token
             patches = share.mean(axis=1)
             if len(patches) % n_tokens == 0:
-                return patches.reshape(n_tokens, -1).mean(axis=1) > 0.5
+                return covered(patches.reshape(n_tokens, -1).mean(axis=1))
         side = round(n_tokens**0.5)
         if share.ndim == 4 and len(share) == 1 and side**2 == n_tokens:  # one picture, tokens in rows
-            return (resize_share(share[0].mean(axis=0), side) > 0.5).ravel()
+            return covered(resize_share(share[0].mean(axis=0), side).ravel())
         raise BackendError(
             f"{self._name} cuts a photo into {n_tokens} visual tokens in a way that no place can be traced through; "
             "set ask.drop_tokens = false"
@@ -158,6 +161,11 @@ class _Dropped:
             kept = visual[row] & ~dropped[row]
             embeds[row, dropped[row]] = embeds[row, kept].mean(dim=0) if kept.any() else 0.0
         return args, {**kwargs, "inputs_embeds": embeds}
+
+
+def covered(share: np.ndarray) -> np.ndarray:
+    """Returns which of (tokens,) shares count as hidden: from a quarter, or of a smaller thing half its largest."""
+    return (share > 0) & (share >= min(COVERED, share.max(initial=0.0) / 2))
 
 
 def resize_share(share: np.ndarray, side: int) -> np.ndarray:
