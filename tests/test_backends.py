@@ -1,6 +1,8 @@
+from functools import partial
+
 import numpy as np
 import pytest
-from tiny_checkpoints import save_owlv2, save_owlvit
+from tiny_checkpoints import save_grounding_dino, save_owlv2, save_owlvit
 
 from discovery.backends import weights
 from discovery.backends.detector import DETECTORS, OFFLINE, Phrase, load_detector
@@ -11,13 +13,18 @@ from discovery.config import ComputeConfig, DetectConfig
 from discovery.errors import BackendError, ConfigError
 from discovery.images import read_image, resize
 
-COMPUTE = ComputeConfig(device="cpu", batch_size=4)
+COMPUTE = ComputeConfig(device="cpu", batch_size=4, threads=1)
 FREE = [Phrase("cliff", "background"), Phrase("stripe", "texture")]
 PHRASES = {
     "appearance": [Phrase("red circle", "object"), Phrase("dark image", "lighting")],
     "text": [Phrase("text", "text"), Phrase("date stamp", "text")],
 }
-CHECKPOINTS = {"owlv2": save_owlv2, "owlvit": save_owlvit}
+CHECKPOINTS = {
+    "owlv2": save_owlv2,
+    "owlvit": save_owlvit,
+    "grounding_dino": save_grounding_dino,
+    "mm_grounding_dino": partial(save_grounding_dino, mm=True),
+}
 HOSTILE = (
     'a "quoted" word',
     "🏔",

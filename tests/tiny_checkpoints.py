@@ -148,3 +148,55 @@ def save_dinov2(folder: Path, *, size_px: int = 64) -> Path:
     crop = {"height": size_px, "width": size_px}
     BitImageProcessor(size={"shortest_edge": size_px * 8 // 7}, crop_size=crop).save_pretrained(folder)
     return folder
+
+
+def save_grounding_dino(folder: Path, *, mm: bool = False) -> Path:
+    """Saves a Grounding DINO, or an MM-Grounding-DINO, with its processor."""
+    import transformers
+    from transformers import BertTokenizer, GroundingDinoImageProcessor, GroundingDinoProcessor, SwinConfig
+
+    torch.manual_seed(0)
+    tokenizer = BertTokenizer(vocab=bert_vocab())
+    family = "MMGroundingDino" if mm else "GroundingDino"
+    config = getattr(transformers, f"{family}Config")(
+        backbone_config=SwinConfig(
+            embed_dim=8,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 2, 2, 4],
+            window_size=4,
+            out_features=["stage2", "stage3", "stage4"],
+        ),
+        text_config={
+            "model_type": "bert",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        },
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        num_queries=20,
+        max_text_len=32,
+    )
+    getattr(transformers, f"{family}ForObjectDetection")(config).eval().save_pretrained(folder)
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 256})
+    GroundingDinoProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def bert_vocab() -> dict[str, int]:
+    """Returns a small vocabulary with BERT's numbers for what Grounding DINO knows by number: [CLS] [SEP] . and ?"""
+    fixed = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
+    words = iter([*letters, *(f"##{letter}" for letter in letters), *" ".join(WORDS).split()])
+    taken, vocab = {token: number for number, token in fixed.items()}, {}
+    for number in range(1030):
+        token = fixed.get(number) or next((w for w in words if w not in taken and w not in vocab), f"[unused{number}]")
+        vocab[token] = number
+    return vocab

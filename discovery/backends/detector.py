@@ -62,17 +62,30 @@ def _load_owl(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> D
     return OwlDetector(choice.name, choice.checkpoint or HUB_IDS[choice.name], config, compute)
 
 
+def _load_grounding(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> Detector:
+    from discovery.backends.detector_grounding import GroundingDetector
+
+    return GroundingDetector(choice.name, choice.checkpoint or HUB_IDS[choice.name], config, compute)
+
+
 DETECTORS: dict[str, Callable[[Choice, DetectConfig, ComputeConfig], Detector]] = {
     "appearance": _load_appearance,
     "text": _load_text,
     "conse": _load_conse,
     "owlv2": _load_owl,
     "owlvit": _load_owl,
+    "grounding_dino": _load_grounding,
+    "mm_grounding_dino": _load_grounding,
 }
 """The first two are asked before `detect.box_detector`, which is one of the others."""
 OFFLINE = ("appearance", "text", "conse")
 """Detectors that read no checkpoint."""
-HUB_IDS = {"owlv2": "google/owlv2-base-patch16-ensemble", "owlvit": "google/owlvit-base-patch32"}
+HUB_IDS = {
+    "owlv2": "google/owlv2-base-patch16-ensemble",
+    "owlvit": "google/owlvit-base-patch32",
+    "grounding_dino": "IDEA-Research/grounding-dino-tiny",
+    "mm_grounding_dino": "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg",
+}
 """What is read where the setting names no checkpoint."""
 
 

@@ -46,7 +46,7 @@ class OwlModel:
     def features(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Returns (n, patches, d) features, one forward pass of the vision transformer per image."""
         shown = [_fit(image, self._side) for image in images] if self._pads else list(images)
-        pixels = self._views(images=shown, return_tensors="pt")["pixel_values"]
+        pixels = self._views(images=shown, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
         pixels = pixels.to(self.device, self.net.dtype)
         return self.net.image_embedder(pixel_values=pixels)[0].flatten(1, 2)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Batches:
 
 def shift_images(found: Regions, by: int) -> Regions:
     """Returns regions whose `image` counts from another start."""
-    return Regions(found.image + by, found.phrase, found.xyxy, found.score, found.mask_rle)
+    return replace(found, image=found.image + by)
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:
