@@ -1,0 +1,162 @@
+"""Trains a tiny OWLv2 until it finds, by text, combinations of colour and shape that it never saw; prints how well.
+
+Usage: python -m tests.benchmarks.tiny_owlv2 WORK [--steps 3000] [--minutes 5] [--save tests/weights/tiny_owlv2]
+WORK keeps the state: the same command goes on where the last one stopped. `--steps 0` only judges what is saved.
+
+The recipe: scenes of one to three coloured shapes (`coloured_shapes.py`), never one of the held-out combinations; the
+queries are the other twenty combinations, the six colours and the four shapes, all against every image; Hungarian
+assignment of things to patches; focal loss on the query logits, L1 and GIoU on the boxes, as OWL-ViT was trained.
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
+from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
+
+from discovery.backends.detector import Phrase, load_detector
+from discovery.config import ComputeConfig, DetectConfig
+from tests.benchmarks import coloured_shapes as shapes
+from tests.tiny_checkpoints import clip_tokenizer, text_settings
+
+PROMPT = "a photo of {}"
+QUERIES = (*shapes.KNOWN, *shapes.COLOURS, *shapes.SHAPES)
+BATCH, WIDTH, PATCH_PX = 32, 96, 12
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+SAVED = Path(__file__).parents[1] / "weights" / "tiny_owlv2"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--minutes", type=float, default=5, help="stop after that long; the same command goes on")
+    parser.add_argument("--save", type=Path, default=SAVED)
+    options = parser.parse_args()
+    if options.steps:
+        options.work.mkdir(parents=True, exist_ok=True)
+        done = train(options.work, options.steps, options.minutes * 60)
+        save(options.work, options.save)
+        print(f"{done} of {options.steps} steps")
+    judge(options.save)
+
+
+def train(work: Path, steps: int, seconds: float) -> int:
+    """Goes on training from the state in `work`; returns the number of steps done in all."""
+    torch.set_num_threads(1)
+    model, tokenizer = build()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
+    step, until = 0, time.monotonic() + seconds
+    if (work / "state.pt").is_file():
+        state = torch.load(work / "state.pt")
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+    tokens = tokenizer(
+        [PROMPT.replace("{}", q) for q in QUERIES], padding="max_length", max_length=16, return_tensors="pt"
+    )
+    model.train()
+    while step < steps and time.monotonic() < until:
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
+        rng = np.random.default_rng([7, step])
+        scenes = [shapes.draw_scene(shapes.some_names(shapes.KNOWN, rng), rng) for _ in range(BATCH)]
+        loss = loss_of(model, tokens, scenes)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        if step % 100 == 0:
+            print(f"step {step}: loss {loss.item():.3f}", flush=True)
+        if step % 500 == 0:
+            keep(work, model, optimiser, step)
+    keep(work, model, optimiser, step)
+    return step
+
+
+def build() -> tuple[Owlv2ForObjectDetection, object]:
+    """Returns an untrained tiny OWLv2 and its tokenizer, which knows every word as one token."""
+    torch.manual_seed(0)
+    words = " ".join(["a photo of", *shapes.COLOURS, *shapes.SHAPES])
+    tokenizer = clip_tokenizer([words] * 50)
+    text = {**text_settings(tokenizer, width=64), "num_attention_heads": 4}
+    vision = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_hidden_layers": 3, "num_attention_heads": 4}
+    vision |= {"image_size": shapes.SIDE_PX, "patch_size": PATCH_PX}
+    model = Owlv2ForObjectDetection(Owlv2Config(text_config=text, vision_config=vision, projection_dim=64))
+    with torch.no_grad():  # a cosine in [-1, 1] must become a logit that can say no to most patches
+        model.class_head.logit_scale.bias.fill_(9.0)
+        model.class_head.logit_shift.bias.fill_(-0.6)
+    return model, tokenizer
+
+
+def loss_of(model: Owlv2ForObjectDetection, tokens: dict, scenes: list[shapes.Scene]) -> torch.Tensor:
+    """Returns focal loss on all patches and queries, and L1 and GIoU on the patches that were assigned a thing."""
+    pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) / 255 for scene in scenes])
+    features = model.image_embedder(pixel_values=(pixels - MEAN) / STD)[0]
+    boxes = model.box_predictor(features.flatten(1, 2), features)
+    text = model.owlv2.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    queries = model.owlv2.text_projection(text.pooler_output)
+    logits = model.class_predictor(features.flatten(1, 2), queries.expand(len(scenes), -1, -1))[0]
+    target, boxed = torch.zeros_like(logits), []
+    for i, scene in enumerate(scenes):
+        wanted = torch.tensor([[q in (name, *name.split()) for q in QUERIES] for name in scene.names]).float()
+        true = torch.from_numpy(scene.boxes / shapes.SIDE_PX)
+        patches, things = assign(logits[i].detach(), boxes[i].detach(), wanted, true)
+        target[i, patches] = wanted[things]
+        boxed.append((boxes[i, patches], true[things]))
+    given, true = (torch.cat(part) for part in zip(*boxed, strict=True))
+    corners = box_convert(given, "cxcywh", "xyxy")
+    giou = 1 - torch.diagonal(generalized_box_iou(corners, true)).mean()
+    l1 = (given - box_convert(true, "xyxy", "cxcywh")).abs().sum(-1).mean()
+    focal = sigmoid_focal_loss(logits, target, alpha=0.5, gamma=2, reduction="sum") / len(true)
+    return focal + 2 * l1 + giou
+
+
+def assign(
+    logits: torch.Tensor, boxes: torch.Tensor, wanted: torch.Tensor, true: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns patches and things in pairs: the assignment of least cost (DETR's), each thing to one patch."""
+    fits = logits.sigmoid() @ wanted.T / wanted.sum(-1)
+    l1 = torch.cdist(boxes, box_convert(true, "xyxy", "cxcywh"), p=1)
+    giou = generalized_box_iou(box_convert(boxes, "cxcywh", "xyxy"), true)
+    return linear_sum_assignment((2 * l1 - giou - fits).numpy())
+
+
+def keep(work: Path, model, optimiser, step: int) -> None:
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    torch.save(state, work / "state.tmp")
+    (work / "state.tmp").replace(work / "state.pt")
+
+
+def save(work: Path, folder: Path) -> None:
+    """Saves the trained model in half precision, as a user's checkpoint would be."""
+    model, tokenizer = build()
+    model.load_state_dict(torch.load(work / "state.pt")["model"])
+    model.half().eval().save_pretrained(folder)
+    images = Owlv2ImageProcessor(size={"height": shapes.SIDE_PX, "width": shapes.SIDE_PX})
+    Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+
+
+def judge(folder: Path, *, n: int = 400, floor: float = 0.3) -> None:
+    """Prints recall and precision on held-out combinations by their own names, and by names of others (a control)."""
+    detector = load_detector(f"owlv2:{folder}", DetectConfig(prompt=PROMPT), ComputeConfig(device="cpu"))
+    scenes = shapes.held_out_scenes(n, seed=0)
+    found = detector.detect([scene.image for scene in scenes], [Phrase(name, "object") for name in shapes.HELD_OUT])
+    print(f"| {n} scenes, boxes from a score of {floor} | things | boxes | recall | precision |\n|---|---|---|---|---|")
+    for turn, title in ((0, "held-out combinations by their names"), (1, "control: each by the name of another")):
+        names = [*shapes.HELD_OUT[turn:], *shapes.HELD_OUT[:turn]]
+        got = shapes.score_found(scenes, names, found, floor)
+        print(f"| {title} | {got.n_drawn} | {got.n_boxes} | {got.recall:.3f} | {got.precision:.3f} |")
+
+
+if __name__ == "__main__":
+    cv2.setNumThreads(1)
+    main()
