@@ -174,6 +174,9 @@ class DetectConfig(Part):
         "conse", description="detector of free phrases: conse, or an open-set model such as owlv2:FOLDER"
     )
     prompt: str = Field("a photo of {}", pattern=r"\{\}", description="owlv2, owlvit: what is asked; {} is the phrase")
+    text_model: str | None = Field(
+        None, description="yolo_world, yoloe: clip:FOLDER, openai_clip:FILE.pt or mobileclip:FILE.ts"
+    )
     min_score: Fraction = Field(0.05, description="open-set models: boxes below this score are not written")
     boxes_per_phrase: Count = Field(8, description="open-set models: boxes per photo and phrase at most")
     nms_iou: Fraction = Field(0.5, description="open-set models: of two boxes that overlap more (IoU) the better stays")

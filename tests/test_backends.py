@@ -2,7 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tiny_checkpoints import save_grounding_dino, save_owlv2, save_owlvit
+from tiny_checkpoints import save_clip, save_grounding_dino, save_owlv2, save_owlvit, save_yolo
 
 from discovery.backends import weights
 from discovery.backends.detector import DETECTORS, OFFLINE, Phrase, load_detector
@@ -24,6 +24,8 @@ CHECKPOINTS = {
     "owlvit": save_owlvit,
     "grounding_dino": save_grounding_dino,
     "mm_grounding_dino": partial(save_grounding_dino, mm=True),
+    "yolo_world": save_yolo,
+    "yoloe": partial(save_yolo, kind="yoloe-11n-seg.yaml"),
 }
 HOSTILE = (
     'a "quoted" word',
@@ -43,10 +45,12 @@ def images(n: int) -> list[np.ndarray]:
 
 @pytest.fixture(params=sorted(DETECTORS), scope="module")
 def named_detector(request, tmp_path_factory):
-    name, setting = request.param, request.param
+    name, setting, text = request.param, request.param, None
     if name in CHECKPOINTS:
         setting = f"{name}:{CHECKPOINTS[name](tmp_path_factory.mktemp(name))}"
-    return name, load_detector(setting, DetectConfig(conse_floor=-9.0, min_score=0.0), COMPUTE)
+    if name.startswith("yolo"):
+        text = f"clip:{save_clip(tmp_path_factory.mktemp('clip'), width=512)}"
+    return name, load_detector(setting, DetectConfig(conse_floor=-9.0, min_score=0.0, text_model=text), COMPUTE)
 
 
 def test_every_detector_answers_within_the_images_it_was_given(named_detector):

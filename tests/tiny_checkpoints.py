@@ -90,11 +90,13 @@ def vision_settings(size_px: int, *, width: int = 32) -> dict:
     }
 
 
-def save_clip(folder: Path, *, size_px: int = 64) -> Path:
+def save_clip(folder: Path, *, size_px: int = 64, width: int = 32) -> Path:
     """Saves a CLIP with its processor."""
     tokenizer = clip_tokenizer()
     torch.manual_seed(0)
-    config = CLIPConfig(text_config=text_settings(tokenizer), vision_config=vision_settings(size_px), projection_dim=32)
+    config = CLIPConfig(
+        text_config=text_settings(tokenizer), vision_config=vision_settings(size_px), projection_dim=width
+    )
     CLIPModel(config).eval().save_pretrained(folder)
     images = CLIPImageProcessor(size={"shortest_edge": size_px}, crop_size={"height": size_px, "width": size_px})
     CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
@@ -200,3 +202,20 @@ def bert_vocab() -> dict[str, int]:
         token = fixed.get(number) or next((w for w in words if w not in taken and w not in vocab), f"[unused{number}]")
         vocab[token] = number
     return vocab
+
+
+def save_yolo(folder: Path, *, kind: str = "yolov8n-worldv2.yaml", side_px: int = 96) -> Path:
+    """Saves a YOLO-World or a YOLOE of the smallest size with random weights, as Ultralytics saves one."""
+    from ultralytics import YOLOE, YOLOWorld
+
+    torch.manual_seed(0)
+    model = (YOLOE if kind.startswith("yoloe") else YOLOWorld)(kind)
+    for name, parameter in model.model.named_parameters():
+        if "cv4" in name and name.endswith("bias"):
+            parameter.data.fill_(0.0)  # untrained, it says no to everything: scores would all be near zero
+        if "cv5" in name or "proto" in name:
+            parameter.data.abs_()  # likewise its masks: this one draws every box full
+    model.save(str(folder / "model.pt"))
+    saved = torch.load(folder / "model.pt", weights_only=False)
+    torch.save({**saved, "train_args": {"imgsz": side_px}}, folder / "model.pt")
+    return folder / "model.pt"

@@ -68,6 +68,12 @@ def _load_grounding(choice: Choice, config: DetectConfig, compute: ComputeConfig
     return GroundingDetector(choice.name, choice.checkpoint or HUB_IDS[choice.name], config, compute)
 
 
+def _load_yolo(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> Detector:
+    from discovery.backends.detector_yolo import YoloDetector
+
+    return YoloDetector(choice.name, choice.checkpoint or HUB_IDS[choice.name], config, compute)
+
+
 DETECTORS: dict[str, Callable[[Choice, DetectConfig, ComputeConfig], Detector]] = {
     "appearance": _load_appearance,
     "text": _load_text,
@@ -76,6 +82,8 @@ DETECTORS: dict[str, Callable[[Choice, DetectConfig, ComputeConfig], Detector]] 
     "owlvit": _load_owl,
     "grounding_dino": _load_grounding,
     "mm_grounding_dino": _load_grounding,
+    "yolo_world": _load_yolo,
+    "yoloe": _load_yolo,
 }
 """The first two are asked before `detect.box_detector`, which is one of the others."""
 OFFLINE = ("appearance", "text", "conse")
@@ -85,6 +93,8 @@ HUB_IDS = {
     "owlvit": "google/owlvit-base-patch32",
     "grounding_dino": "IDEA-Research/grounding-dino-tiny",
     "mm_grounding_dino": "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg",
+    "yolo_world": "yolov8s-worldv2.pt",
+    "yoloe": "yoloe-11s-seg.pt",
 }
 """What is read where the setting names no checkpoint."""
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,9 +79,24 @@ def chunks(n: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def to_regions(
+@dataclass(frozen=True)
+class Chosen:
+    """The best boxes of a batch.
+
+    Attributes:
+        regions: what was chosen.
+        box: (n,) int64, for each region the number of its box among those given.
+        sizes_px: (height, width) of every image.
+    """
+
+    regions: Regions
+    box: np.ndarray
+    sizes_px: Sequence[tuple[int, int]]
+
+
+def choose(
     scores: torch.Tensor, xyxy: torch.Tensor, sizes_px: Sequence[tuple[int, int]], config: DetectConfig
-) -> Regions:
+) -> Chosen:
     """Returns the best boxes of every image and phrase.
 
     A box whose centre lies outside the image (in the padding) is dropped, the others are clipped. Of the boxes of one
@@ -96,7 +111,7 @@ def to_regions(
     """
     n, n_boxes, n_phrases = scores.shape
     if not n or not n_boxes or not n_phrases:
-        return Regions.build([])
+        return Chosen(Regions.build([]), np.empty(0, np.int64), sizes_px)
     limit = torch.tensor([[width, height] for height, width in sizes_px], dtype=torch.float32, device=xyxy.device)
     boxes = xyxy.float()
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -106,11 +121,19 @@ def to_regions(
     scores = scores.float().masked_fill(~inside[..., None], -1.0)
     best, index = scores.transpose(1, 2).topk(min(CANDIDATES, n_boxes), dim=-1)  # (n, phrases, candidates)
     boxes = boxes[torch.arange(n, device=boxes.device)[:, None, None], index]
-    kept = _suppress(boxes.flatten(0, 1), best.flatten(0, 1) >= config.min_score, config.nms_iou)
-    kept = kept.view_as(best) & (kept.view_as(best).cumsum(-1) <= config.boxes_per_phrase)
+    kept = _suppress(boxes.flatten(0, 1), best.flatten(0, 1) >= config.min_score, config.nms_iou).view_as(best)
+    kept &= kept.cumsum(-1) <= config.boxes_per_phrase
     image, phrase, rank = kept.nonzero(as_tuple=True)
-    columns = (image, phrase, boxes[image, phrase, rank], best[image, phrase, rank])
-    return Regions(*(column.cpu().numpy() for column in columns))
+    at = (image, phrase, rank)
+    columns = (column.cpu().numpy() for column in (image, phrase, boxes[at], best[at]))
+    return Chosen(Regions(*columns), index[at].cpu().numpy(), sizes_px)
+
+
+def to_regions(
+    scores: torch.Tensor, xyxy: torch.Tensor, sizes_px: Sequence[tuple[int, int]], config: DetectConfig
+) -> Regions:
+    """Returns the regions of `choose`, for a model that has boxes alone."""
+    return choose(scores, xyxy, sizes_px, config).regions
 
 
 def _suppress(boxes: torch.Tensor, alive: torch.Tensor, iou: float) -> torch.Tensor:
