@@ -1,6 +1,7 @@
 """Presences × classifier × interventions → `effects`: what removing a cue or pasting it in does, against a control."""
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,15 +40,43 @@ def _work(run: Run, part: int | None) -> pl.DataFrame:
     due = due.filter(pl.col("sample_id").is_in(own.implode()))
     if not len(due):
         return frame_of("effects", [])
-    bench = _Bench(run, queues, near, due)
+    classifier = load_classifier(run.config.model, run.config.compute, head_of(run.read("heads")))
+    bench = _Bench(run, queues, near, due, classifier)
+    return frame_of("effects", [row | {"look": look} for row in _tried(bench, due)])
+
+
+def repeat(run: Run, before: Run, tried: pl.DataFrame, classifier: Classifier) -> Iterator[dict]:
+    """Tries again with another model what was tried before: same photos, sources, fills and controls.
+
+    Args:
+        run: holds that model's predictions, and the other tables up to `presences`.
+        before: the run that queued the trials.
+        tried: the rows of its `effects` that are tried again.
+        classifier: the model.
+
+    Yields:
+        Rows of `effects`.
+    """
+    near, keys = _siblings(before), ["label", "cue_id", "sample_id", "way"]
+    samples = before.read("samples", columns=["sample_id", "label", "audit"])
+    presences = before.read("presences", columns=["cue_id", "sample_id", "score"])
+    pairs = find_pairs(before.read("associations"), before.config.ablate)
+    queues = build_queues(pairs, presences, samples, near, before.config.ablate)
+    known = tried.select(*keys, "look", "level_share").unique(keys)
+    due = queues.trials.join(known, on=keys, how="inner", maintain_order="left")
+    looks = {row[:-1]: row[-1] for row in known.select(*keys, "look").iter_rows()}
+    for row in _tried(_Bench(run, queues, near, due, classifier), due):
+        yield row | {"look": looks[tuple(row[name] for name in keys)]}
+
+
+def _tried(bench: "_Bench", due: pl.DataFrame) -> Iterator[dict]:
     # A removal looks at the cues of its own photo, a paste-in at those of its source: each is opened once.
     due = due.with_columns(opened=pl.coalesce("source_id", "sample_id"))
     groups = [part for _, part in due.group_by("opened", maintain_order=True)]
     # Variants are drawn in a second thread while the model computes.
     prepared = map_ahead(bench.trials, groups, ahead=4)
     trials = (trial for batch in prepared for trial in batch)
-    rows = run_trials(trials, bench.classifier, run.config.compute.batch_size)
-    return frame_of("effects", [row | {"look": look} for row in rows])
+    yield from run_trials(trials, bench.classifier, bench.batch_size)
 
 
 def _siblings(run: Run) -> dict[str, set[str]]:
@@ -73,8 +102,10 @@ class _Made:
 class _Bench:
     """Makes trials: decodes each photo once, draws the masks of its cues, and cuts pasted cues from their sources."""
 
-    def __init__(self, run: Run, queues: Queues, near: dict[str, set[str]], due: pl.DataFrame) -> None:
-        self.classifier: Classifier = load_classifier(run.config.model, run.config.compute, head_of(run.read("heads")))
+    def __init__(
+        self, run: Run, queues: Queues, near: dict[str, set[str]], due: pl.DataFrame, classifier: Classifier
+    ) -> None:
+        self.classifier, self.batch_size = classifier, run.config.compute.batch_size
         self._run, self._queues, self._siblings, self._config = run, queues, near, run.config.ablate
         self._samples = {row["sample_id"]: row for row in run.read("samples").iter_rows(named=True)}
         needed = pl.concat([due["sample_id"], due["source_id"].drop_nulls()]).unique()

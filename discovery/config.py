@@ -122,6 +122,21 @@ def change_config(config: RunConfig, overrides: list[str]) -> RunConfig:
     return make_config(values)
 
 
+def override(config: RunConfig, overrides: list[str], sections: tuple[str, ...]) -> RunConfig:
+    """Applies `key=value` overrides to some sections of a configuration that was used already.
+
+    Raises:
+        ConfigError: a key is unknown, its value unusable, or it lies in another section.
+    """
+    for text in overrides:
+        if text.partition(".")[0].strip() not in sections:
+            raise ConfigError(
+                f"--set here changes {' and '.join(f'{name}.*' for name in sections)} alone, got {text!r}; "
+                "for another run change its configuration and use discovery run"
+            )
+    return change_config(config, overrides)
+
+
 def make_config(values: dict[str, Any]) -> RunConfig:
     """Builds a `RunConfig` from nested dicts; one line with the dotted key when it cannot."""
     try:

@@ -124,6 +124,10 @@ class RetrainConfig(Part):
     """How a model is repaired after a run, and how the repair is judged."""
 
     method: str = Field("dfr", description="a repair by name; see discovery/repairs/menu.py")
+    fit_frac: Fraction = Field(
+        0.5, description="share of the fit split that a repair is fitted on where the run audited all of it"
+    )
+    null_cues: Annotated[int, Field(ge=0)] = Field(20, description="unused cues that are audited again beside them")
     min_group: Count = Field(4, description="a rarer combination of class and cues is no group of its own")
     inverse_regularisation: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),

@@ -54,7 +54,7 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
     if config.model.kind != "probe":
         classes = class_names(config.model, config.compute, known)
         check_labels(known, classes)
-        return _frame(Head(classes))
+        return head_frame(Head(classes))
     to_fit = samples.filter(~pl.col("audit"))
     missing = sorted(known - set(to_fit["label"]))
     if missing:
@@ -64,7 +64,7 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
         )
     encoder = load_encoder(config.model.backbone, config.compute)
     features = _features(config, encoder, to_fit["uri"].to_list())
-    return _frame(fit_probe(features, to_fit["label"].to_numpy(), config.model, config.seed))
+    return head_frame(fit_probe(features, to_fit["label"].to_numpy(), config.model, config.seed))
 
 
 def _features(config: RunConfig, encoder: Encoder, uris: list[str]) -> np.ndarray:
@@ -74,7 +74,8 @@ def _features(config: RunConfig, encoder: Encoder, uris: list[str]) -> np.ndarra
     return np.concatenate([encoder.pooled(np.stack([view(image) for image in batch])) for batch in batches])
 
 
-def _frame(head: Head) -> pl.DataFrame:
+def head_frame(head: Head) -> pl.DataFrame:
+    """Writes a head as the table `heads`; weights that it does not have are null."""
     n = len(head.classes)
     return pl.DataFrame(
         {

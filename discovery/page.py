@@ -69,7 +69,7 @@ def render_page(run: Run, facts: dict[str, Any], counts: pl.DataFrame) -> str:
         "skipped": _skipped(run.path / "skipped.csv"),
         "versions": _versions(),
     }
-    return _environment().from_string(TEMPLATE.read_text(encoding="utf-8")).render(content)
+    return environment().from_string(TEMPLATE.read_text(encoding="utf-8")).render(content)
 
 
 def finding(cues: pl.DataFrame, labels: list[str]) -> str:
@@ -186,7 +186,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Returns the environment that pages are rendered in."""
     # Phrases and labels come from users and models: everything is escaped, whatever the file is called.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.lstrip_blocks = True

@@ -46,13 +46,14 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
     classifier = load_classifier(config.model, config.compute, head_of(run.read("heads")))
     samples = run.read("samples", shard=shard).filter("audit")
     if isinstance(classifier, RecordedClassifier):
-        return _frame(samples, classifier.probs_of(samples), classifier.classes)
+        return prediction_frame(samples, classifier.probs_of(samples), classifier.classes)
     paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
     probs = predict(read_views(paths, classifier, config), classifier, config.compute.batch_size)
-    return _frame(samples, probs, classifier.classes)
+    return prediction_frame(samples, probs, classifier.classes)
 
 
-def _frame(samples: pl.DataFrame, probs: np.ndarray, classes: tuple[str, ...]) -> pl.DataFrame:
+def prediction_frame(samples: pl.DataFrame, probs: np.ndarray, classes: tuple[str, ...]) -> pl.DataFrame:
+    """Returns the table `predictions` of samples, from their (n, c) probabilities."""
     index = {name: i for i, name in enumerate(classes)}
     own = np.array([index[label] for label in samples["label"]], np.int64)
     best = probs.argmax(axis=1) if len(probs) else own

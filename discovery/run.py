@@ -180,7 +180,7 @@ class Run:
     def fingerprint(self, table: str, shard: int | None = None) -> str:
         """Returns the fingerprint of a table, or of one part; empty when it is not there."""
         files = self.parts(table) if shard is None else [self.part(table, shard)]
-        return _hash([_read_fingerprint(file) for file in files if file.is_file()]) if files else ""
+        return hash_of([_read_fingerprint(file) for file in files if file.is_file()]) if files else ""
 
     def drop(self, table: str, *, beyond: int) -> None:
         """Removes parts from number `beyond` on: left over from a larger dataset."""
@@ -235,7 +235,7 @@ def part_fingerprint(run: Run, stage: Stage, part: int | None, outside: object =
         alike = shard is not None and turn == 0 and len(run.parts(table)) == n_shards
         inputs.append(run.fingerprint(table, shard if alike else None))
     config = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in stage.config(run.config)]
-    return _hash([code_hash(stage.entry), config, run.config.seed, inputs, outside, turn, SCHEMA_VERSION])
+    return hash_of([code_hash(stage.entry), config, run.config.seed, inputs, outside, turn, SCHEMA_VERSION])
 
 
 def is_current(path: Path, fingerprint: str) -> bool:
@@ -258,7 +258,7 @@ def code_hash(module: str) -> str:
         seen[name] = file.read_text(encoding="utf-8")
         for line in re.findall(r"^\s*(?:from|import) (discovery[\w.]*)(?: import ([\w, ]+))?", seen[name], re.M):
             todo += [line[0], *(f"{line[0]}.{part.strip()}" for part in line[1].split(","))]
-    return _hash(sorted(seen.items()))
+    return hash_of(sorted(seen.items()))
 
 
 def file_state(path: str | Path) -> tuple[str, int, int]:
@@ -274,7 +274,8 @@ def _read_fingerprint(file: Path) -> str:
         return ""
 
 
-def _hash(value: object) -> str:
+def hash_of(value: object) -> str:
+    """Returns a short hash of anything that JSON, or its text, tells apart."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 

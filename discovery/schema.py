@@ -15,6 +15,15 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
+from discovery.columns import BOOL as _BOOL
+from discovery.columns import INT as _INT
+from discovery.columns import REAL as _REAL
+from discovery.columns import TEXT as _TEXT
+from discovery.columns import VECTOR as _VECTOR
+from discovery.columns import WIDE as _WIDE
+from discovery.columns import table as _table
+from discovery.schema_repair import FOLLOWING
+
 SCHEMA_VERSION = 1
 
 Kind = Literal["object", "background", "text", "border", "colour", "lighting", "texture", "quality"]
@@ -34,16 +43,6 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
-
-def _table(key: str, **columns: pa.DataType | pa.Field) -> pa.Schema:
-    """Returns a schema whose key columns (comma separated) may not be null."""
-    keys = key.split(",")
-    fields = [pa.field(name, kind, nullable=name not in keys) for name, kind in columns.items()]
-    return pa.schema(fields, metadata={"key": key})
-
-
-_TEXT, _BOOL, _INT, _REAL, _WIDE = pa.string(), pa.bool_(), pa.int32(), pa.float32(), pa.float64()
-_VECTOR = pa.list_(pa.float32())
 
 TABLES: dict[str, pa.Schema] = {
     "samples": _table(
@@ -290,4 +289,5 @@ TABLES: dict[str, pa.Schema] = {
         n_answers_unclear=_INT,
         consistency=_REAL,
     ),
+    **FOLLOWING,
 }

@@ -1,6 +1,7 @@
 """The command line: arguments → a run, its ranking as a table, and the path of its report as the last line."""
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,9 @@ from flows.ending import polite
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from discovery.config import RunConfig
     from discovery.run import Run
+    from flows.engine import Order
 
 app = typer.Typer(
     help="Finds the spurious cues that an image model relies on, class by class.",
@@ -22,6 +25,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class Then(StrEnum):
+    """What follows a run."""
+
+    RETRAIN = "retrain"
 
 
 class Engine(StrEnum):
@@ -50,6 +59,7 @@ def run(
     fresh: Fresh = False,
     engine: EngineOption = Engine.PREFECT,
     workers: Workers = 1,
+    then: Annotated[Then | None, typer.Option("--then", help="Go on with a repair of the model.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Runs the corridor on your photos; finished parts are kept and never made again."""
@@ -62,11 +72,15 @@ def run(
         settings = read_config(config, overrides)
         reached = {stage.name for stage in corridor(until)}
         made = create(settings, run_dir, fresh=fresh)
+        order = Order(engine=engine.value, until=until, workers=workers)
         with progress_bars(quiet=quiet) as progress:
-            execute(made, Order(engine=engine.value, until=until, workers=workers, progress=progress))
+            execute(made, replace(order, progress=progress))
         if "rank" in reached and not quiet:
             _show(ranking(made.read("cues"), per_class=3))
-        _last_line(made, report="report" in reached)
+        if then is None:
+            _last_line(made, report="report" in reached)
+        else:
+            _repair(made, settings, order, quiet=quiet)
 
 
 @app.command(epilog="Example: discovery demo --run-dir runs/demo --engine plain")
@@ -140,6 +154,26 @@ def propose(
         if not quiet:
             _show(*proposing.proposals(made))
         _last_line(made, report=False)
+
+
+@app.command(epilog="Example: discovery retrain runs/bar --method dfr")
+def retrain(
+    run_dir: RunDir,
+    method: Annotated[str | None, typer.Option("--method", help="A repair by name; retrain.method by default.")] = None,
+    overrides: Overrides = None,
+    engine: EngineOption = Engine.PREFECT,
+    quiet: Quiet = False,
+) -> None:
+    """Repairs the model of a finished run and audits it again; exit status 1 when it leans on an unused cue now."""
+    with polite():
+        from discovery.config import override
+        from discovery.run import Run
+        from flows.engine import Order
+
+        made = Run.open(run_dir)
+        chosen = ([f"retrain.method={method}"] if method else []) + (overrides or [])
+        settings = override(made.config, chosen, ("retrain", "compute"))
+        _repair(made, settings, Order(engine=engine.value), quiet=quiet)
 
 
 @app.command(epilog="Example: discovery report runs/bar")
@@ -223,6 +257,23 @@ def version() -> None:
     from discovery import __version__
 
     typer.echo(__version__)
+
+
+def _repair(made: "Run", settings: "RunConfig", order: "Order", *, quiet: bool) -> None:
+    """Repairs, and ends with status 1, saying so first and last, when a cue that was not used became worse."""
+    from flows.engine import repair
+    from flows.screen import progress_bars
+    from flows.screen import repair as table
+
+    with progress_bars(quiet=quiet) as progress:
+        outcome = repair(made, settings, replace(order, progress=progress))
+    if outcome.failure:
+        typer.echo(outcome.failure, err=True)
+    if not quiet:
+        _show(*table(outcome))
+    typer.echo(str(outcome.folder / "repair.html"))
+    if outcome.failure:
+        raise typer.Exit(1)
 
 
 def _show(*parts: "RenderableType") -> None:

@@ -13,6 +13,8 @@ from typing import Literal
 from discovery.config import RunConfig
 from discovery.corridor import Progress, corridor, discover, plan
 from discovery.errors import BackendError, ConfigError
+from discovery.retrain import Outcome, due, outcome_of, retrain
+from discovery.retrain_job import Job
 from discovery.run import Run
 from flows.ending import Abandoned
 from flows.screen import ONLOOKER, silent
@@ -63,21 +65,42 @@ def execute(run: Run, order: Order) -> Run:
     return run
 
 
+def repair(run: Run, config: RunConfig, order: Order) -> Outcome:
+    """Repairs the model of a finished run and audits it again, with the engine that was asked for.
+
+    Raises:
+        DataError, BackendError: as `discovery.retrain.retrain`; or Prefect's server cannot be started or reached.
+    """
+    job = Job.create(run, config)
+    if order.engine == "plain" or not due(job):
+        return retrain(run, config, order.progress)
+    _reach_prefect(order)
+    from flows.retrain import retrain as flow
+
+    _tell_failures_once()
+    _apart(partial(flow, str(job.after.path)))
+    return outcome_of(job)
+
+
 def create(config: RunConfig, run_dir: Path | None, *, fresh: bool = False) -> Run:
     """Makes or reopens the run folder: `runs/<name>` in the working directory by default."""
     return Run.create(run_dir or Path("runs") / config.name, config, fresh=fresh)
 
 
-def _run_prefect(run: Run, order: Order) -> None:
+def _reach_prefect(order: Order) -> None:
     order.progress("prefect", 0, 1)
     start_prefect()
     order.progress("prefect", 1, 1)
+    ONLOOKER.set(order.progress)
+
+
+def _run_prefect(run: Run, order: Order) -> None:
+    _reach_prefect(order)
     from prefect.task_runners import ThreadPoolTaskRunner
 
     from flows.discover import discover as flow
 
     _tell_failures_once()
-    ONLOOKER.set(order.progress)
     workers = ThreadPoolTaskRunner(max_workers=order.workers)
     _apart(partial(flow.with_options(task_runner=workers), str(run.path), order.until))
 

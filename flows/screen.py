@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from discovery.calibration import Calibration, Curve
     from discovery.corridor import Progress
     from discovery.grade import Grade
+    from discovery.retrain import Outcome
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -94,6 +95,24 @@ def grading(grade: "Grade") -> "list[RenderableType]":
         f"wrongly reported: {grade.false_reports}"
     )
     return parts
+
+
+def repair(outcome: "Outcome") -> "list[RenderableType]":
+    """Returns what became of each cue, and how right the model is before and after."""
+    from rich.table import Table
+
+    from discovery.retrain_page import lead
+
+    table = Table(
+        "class", "cue", "", "outcome", "net effect", "q", "accuracy gap", "worst group", title="Before → after"
+    )
+    for row in outcome.facts["cues"]:
+        cells = (row["label"], row["phrase"], row["role"], row["outcome"])
+        pairs = (f"{number(row[f'{name}_before'])} → {number(row[f'{name}_after'])}" for name in ("effect", "gap"))
+        effect, gap = pairs
+        q, worst = number(row["change_q"], signed=False), (row["worst_before"], row["worst_after"])
+        table.add_row(*map(_escape, cells), effect, q, gap, " → ".join(number(w, signed=False) for w in worst))
+    return [table, _escape(lead(outcome.facts))]
 
 
 def calibration(made: "Calibration") -> "list[RenderableType]":

@@ -1,6 +1,7 @@
 """What every test needs: no network, no state outside a temporary folder, and photos, generated and real."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,3 +67,23 @@ def make_photos(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """The folder of a finished run whose model leans on a red corner; see tests/repairable.py."""
+    import sys
+
+    from repairable import make_run
+
+    folder = tmp_path_factory.mktemp("leaning")
+    sys.path.insert(0, str(folder))  # where the model's module lies
+    return make_run(folder).path
+
+
+@pytest.fixture
+def leaning_run(finished_run, tmp_path):
+    """A copy of that run, to be repaired."""
+    from discovery.run import Run
+
+    return Run.open(shutil.copytree(finished_run, tmp_path / "run"))

@@ -192,6 +192,28 @@ def _predictions(config: ModelConfig, compute: ComputeConfig, head: Head) -> Cla
     return RecordedClassifier(config, compute, head)
 
 
+class FeaturedPython(PythonClassifier):
+    """A user's function that also has `features(images)` → (n, d) and `linear()` → coef (c, d) and intercept (c,)."""
+
+    def features(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Featured.features`."""
+        found = np.asarray(self._call.features(list(views)), np.float32)
+        if found.ndim != 2 or len(found) != len(views):
+            raise BackendError(f"features of model.callable must be ({len(views)}, d), got {found.shape}")
+        return found
+
+    def linear(self) -> Head:
+        """See `Featured.linear`."""
+        coef, intercept = (np.asarray(part, np.float64) for part in self._call.linear())
+        return Head(self.classes, coef, intercept)
+
+
+def _python(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
+    call = _import_callable(config.callable or "")
+    featured = hasattr(call, "features") and hasattr(call, "linear")
+    return (FeaturedPython if featured else PythonClassifier)(config, compute, head)
+
+
 def _mllm(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
     from discovery.backends.classifier_mllm import MllmClassifier
 
@@ -201,7 +223,7 @@ def _mllm(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier
 CLASSIFIERS: dict[str, Callable[[ModelConfig, ComputeConfig, Head], Classifier]] = {
     "probe": ProbeClassifier,
     "torch": TorchClassifier,
-    "python": PythonClassifier,
+    "python": _python,
     "mllm": _mllm,
     "hf": _hf,
     "timm": _timm,

@@ -62,6 +62,7 @@ class Reheaded:
     """A model with another last layer in place of its own."""
 
     def __init__(self, model: Featured, head: Head) -> None:
+        self.model = model
         self.classes, self.view, self.field, self.features = head.classes, model.view, model.field, model.features
         self._head = head
 
