@@ -27,6 +27,8 @@ PASTED_FRAC = 0.25
 
 
 def _work(run: Run, part: int | None) -> pl.DataFrame:
+    if not run.config.model.can_be_asked:
+        return frame_of("effects", [])
     config = run.config.ablate
     n_shards = len(run.parts("samples"))
     look, shard = divmod(part or 0, n_shards)
@@ -81,7 +83,7 @@ def _tried(bench: "_Bench", due: pl.DataFrame) -> Iterator[dict]:
 
 def _siblings(run: Run) -> dict[str, set[str]]:
     cues = run.read("presences", columns=["cue_id", "phrase", "kind"]).unique(maintain_order=True)
-    embeddings = load_text("minilm", run.config.compute).encode(cues["phrase"].to_list())
+    embeddings = load_text(run.config.propose.text, run.config.compute).encode(cues["phrase"].to_list())
     return siblings(cues, embeddings, run.config.ablate.sibling_similarity)
 
 
@@ -231,7 +233,7 @@ STAGE = Stage(
     name="ablate",
     table="effects",
     inputs=("samples", "heads", "predictions", "presences", "regions", "associations"),
-    config=lambda config: (config.ablate, config.model, config.dataset.root),
+    config=lambda config: (config.ablate, config.model, config.dataset.root, config.propose.text),
     work=_work,
     sharded=True,
     rounds=lambda config: len(look_sizes(config.ablate)),

@@ -188,7 +188,7 @@ def _matrix(presences: pl.DataFrame, cue_ids: pl.Series, sample_ids: pl.Series) 
 def _core(run: Run, cues: pl.DataFrame, labels: list[str]) -> dict[tuple[str, str], str]:
     """Returns why a cue is a class itself or a part of it, for those pairs where it is: a written list goes first."""
     phrases = {Phrase(text, kind): cue for cue, text, kind in cues.select("cue_id", "phrase", "kind").iter_rows()}
-    vocabulary, text = read_vocabulary(), load_text("minilm", run.config.compute)
+    vocabulary, text = read_vocabulary(), load_text(run.config.propose.text, run.config.compute)
     listed = {
         (label, phrases[phrase]): reason
         for label in labels
@@ -232,6 +232,6 @@ STAGE = Stage(
     name="associate",
     table="associations",
     inputs=("samples", "predictions", "attributes", "presences"),
-    config=lambda config: (config.associate, config.dataset.fit_split),
+    config=lambda config: (config.associate, config.dataset.fit_split, config.propose.text),
     work=_work,
 )

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from discovery.backends.encoder import Embedded, load_encoder
+from discovery.backends.encoder import Embedded
 from discovery.config import ClusterConfig
+from discovery.naming import Exemplars, name_clusters
 from discovery.run import Run, Stage
-from discovery.vocabulary import read_vocabulary
 
-NAMED_KINDS = ("object", "background", "texture")
 EXEMPLARS = 50
 
 
@@ -104,38 +103,39 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
     sample = _sample(run, config.cluster.sample, config.seed)
     if sample is None:
         return _frame(pl.Series("region_id", [], pl.String), np.empty(0, int), np.empty(0), {})
-    found = cluster(sample.embedding, config.cluster, config.seed)
+    found = cluster(sample.embedded.embedding, config.cluster, config.seed)
     exemplars = _exemplars(found, sample)
     del sample  # the encoder is loaded last, when what it needs is all there is
     regions, ids, distances = _assign_all(run, found)
-    return _frame(regions, ids, distances, _names(run, exemplars))
+    return _frame(regions, ids, distances, name_clusters(run, exemplars))
 
 
-def _sample(run: Run, size: int, seed: int) -> Embedded | None:
+def _sample(run: Run, size: int, seed: int) -> Exemplars | None:
     """Draws the same share of every part, so that memory does not grow with the dataset."""
     total = sum(len(part) for part in run.scan("embeddings", ["region_id"]))
     if not total:
         return None
     rng = np.random.default_rng(seed)
-    vectors, norms = [], []
-    for part in run.scan("embeddings", ["embedding", "norm"]):
+    regions, vectors, norms = [], [], []
+    for part in run.scan("embeddings", ["region_id", "embedding", "norm"]):
         if not len(part):
             continue
         keep = np.sort(rng.permutation(len(part))[: -(-size * len(part) // total)])
+        regions.append(part["region_id"].to_numpy()[keep])
         vectors.append(_matrix(part["embedding"])[keep])
         norms.append(part["norm"].to_numpy()[keep])
-    return Embedded(np.concatenate(vectors), np.concatenate(norms))
+    return Exemplars(np.concatenate(regions), Embedded(np.concatenate(vectors), np.concatenate(norms)))
 
 
-def _exemplars(found: Clustering, sample: Embedded) -> dict[int, Embedded]:
+def _exemplars(found: Clustering, sample: Exemplars) -> dict[int, Exemplars]:
     """Returns the sampled regions nearest to the centroid of each cluster that has any."""
-    ids, distances = found.assign(sample.embedding)
+    ids, distances = found.assign(sample.embedded.embedding)
     exemplars = {}
     for cluster_id in range(len(found.centroids)):
         members = np.flatnonzero(ids == cluster_id)
         members = members[np.argsort(distances[members], kind="stable")][:EXEMPLARS]
         if len(members):
-            exemplars[cluster_id] = Embedded(sample.embedding[members], sample.norm[members])
+            exemplars[cluster_id] = sample.pick(members)
     return exemplars
 
 
@@ -149,24 +149,6 @@ def _assign_all(run: Run, found: Clustering) -> tuple[pl.Series, np.ndarray, np.
             ids.append(nearest.astype(np.int32))
             distances.append(distance)
     return pl.concat(regions), np.concatenate(ids), np.concatenate(distances)
-
-
-def _names(run: Run, exemplars: dict[int, Embedded]) -> dict[int, tuple[str, str]]:
-    """Names each cluster by the phrase that its exemplars score highest on average."""
-    phrases = _phrases(run)
-    encoder = load_encoder(run.config.embed.encoder, run.config.compute)
-    names = {}
-    for cluster_id, regions in exemplars.items():
-        best = int(encoder.scores(regions, [p for p, _ in phrases]).mean(axis=0).argmax())
-        names[cluster_id] = phrases[best]
-    return names
-
-
-def _phrases(run: Run) -> list[tuple[str, str]]:
-    """Returns the vocabulary and the run's own attributes, of the kinds that a region can be named by."""
-    listed = [(p.text, p.kind) for p in read_vocabulary().phrases]
-    proposed = run.read("attributes", columns=["phrase", "kind"]).unique(maintain_order=True).rows()
-    return [(text, kind) for text, kind in dict(proposed + listed).items() if kind in NAMED_KINDS]
 
 
 def _frame(region_ids: pl.Series, ids: np.ndarray, distances: np.ndarray, names: dict) -> pl.DataFrame:
@@ -194,7 +176,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 STAGE = Stage(
     name="cluster",
     table="clusters",
-    inputs=("embeddings", "attributes"),
-    config=lambda config: (config.cluster, config.embed.encoder),
+    inputs=("samples", "regions", "embeddings", "attributes"),
+    config=lambda config: (config.cluster, config.embed.encoder, config.embed.namer, config.dataset.root),
     work=_work,
 )

@@ -142,6 +142,10 @@ class ProposeConfig(ServerConfig):
 
     proposer: str = "vocabulary"
     file: str | None = Field(None, description="file proposer: a .txt, .csv or .toml list of the user's own phrases")
+    text: str = Field(
+        "minilm",
+        description="text encoder, 'name' or 'name:checkpoint', that tells here and later which phrases are alike",
+    )
     per_class: Count = Field(16, description="phrases kept per class among those that the images show")
     images_per_class: Count = Field(60, description="images looked at per class to narrow the vocabulary")
     tags_per_image: Count = Field(6, description="best vocabulary phrases counted per image")
@@ -189,7 +193,10 @@ class DetectConfig(Part):
 class EmbedConfig(Part):
     """Which class-agnostic regions are cut and with what they are embedded."""
 
-    encoder: str = "efficientnet_lite0"
+    encoder: str = Field("efficientnet_lite0", description="encoder of regions, 'name' or 'name:checkpoint'")
+    namer: str | None = Field(
+        None, description="encoder that names clusters; default: the same, or efficientnet_lite0 for one without text"
+    )
     grid: Annotated[int, Field(ge=0, le=7)] = Field(3, description="grid × grid overlapping windows per image")
     superpixels: Annotated[int, Field(ge=0, le=200)] = Field(12, description="superpixels per image; 0 for none")
 

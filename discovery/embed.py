@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from discovery.backends.checkpoint import checkpoint_state
 from discovery.backends.encoder import Embedded, load_encoder
 from discovery.images import decode_batches
 from discovery.run import Run, Stage
@@ -43,7 +44,8 @@ STAGE = Stage(
     name="embed",
     table="embeddings",
     inputs=("samples", "regions"),
-    config=lambda config: (config.embed, config.dataset.root),
+    config=lambda config: (config.embed.model_copy(update={"namer": None}), config.dataset.root),
     work=_work,
     sharded=True,
+    outside=lambda config: checkpoint_state(config.embed.encoder),
 )

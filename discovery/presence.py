@@ -99,7 +99,7 @@ def _work(run: Run, _: int | None) -> pl.DataFrame:
     candidates = sightings.select("phrase", "kind", "source").unique(maintain_order=True).with_row_index("candidate")
     sightings = sightings.join(candidates, on=["phrase", "kind", "source"], maintain_order="left")
     seen = _sighting(candidates, sightings, samples["sample_id"])
-    text = load_text("minilm", run.config.compute)
+    text = load_text(run.config.propose.text, run.config.compute)
     owner = merge(seen, text.encode(seen.phrase), config)
     return _cues(sightings, _named(candidates, owner, run.read("attributes", columns=["phrase", "kind", "label"])))
 
@@ -225,6 +225,6 @@ STAGE = Stage(
     name="presence",
     table="presences",
     inputs=("samples", "attributes", "regions", "clusters"),
-    config=lambda config: (config.presence,),
+    config=lambda config: (config.presence, config.propose.text),
     work=_work,
 )

@@ -23,7 +23,13 @@ EXPLAINERS = ("spurious", "core")
 
 
 def rank(
-    associations: pl.DataFrame, effects: pl.DataFrame, config: RankConfig, ablation: AblateConfig, seed: int
+    associations: pl.DataFrame,
+    effects: pl.DataFrame,
+    config: RankConfig,
+    ablation: AblateConfig,
+    seed: int,
+    *,
+    can_be_asked: bool = True,
 ) -> pl.DataFrame:
     """Ranks cues per class: verdict first, then the bound of the effect's interval that is nearer to zero.
 
@@ -33,6 +39,7 @@ def rank(
         config: every threshold that decides a verdict.
         ablation: how the effects were made: ties with p above `screen_p` are untied, and intervals hold at every look.
         seed: of the resampling.
+        can_be_asked: there is a model behind the predictions; else no effect could be measured.
     """
     by_cue = dict(effects.group_by("label", "cue_id", maintain_order=True))
     rows = []
@@ -42,7 +49,7 @@ def rank(
         rows.append(_row(row, use, ablation))
     _adjust(rows)
     for row in rows:
-        row["verdict"], row["reason"] = judge(row, config)
+        row["verdict"], row["reason"] = judge(row | {"can_be_asked": can_be_asked}, config)
         row["score"] = _score(row)
     _explain(rows, by_cue, config)
     return _in_order(rows)
@@ -158,13 +165,14 @@ def _rng(seed: int, row: dict) -> np.random.Generator:
 
 def _work(run: Run, _: int | None) -> pl.DataFrame:
     config = run.config
-    return rank(run.read("associations"), run.read("effects"), config.rank, config.ablate, config.seed)
+    tables = run.read("associations"), run.read("effects")
+    return rank(*tables, config.rank, config.ablate, config.seed, can_be_asked=config.model.can_be_asked)
 
 
 STAGE = Stage(
     name="rank",
     table="cues",
     inputs=("associations", "effects"),
-    config=lambda config: (config.rank, config.ablate),
+    config=lambda config: (config.rank, config.ablate, config.model.can_be_asked),
     work=_work,
 )

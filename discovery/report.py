@@ -89,6 +89,7 @@ def run_facts(run: Run, counts: pl.DataFrame) -> dict[str, Any]:
         "name": run.config.name,
         "created_by": f"discovery {__version__}",
         "model": _model(run.config.model),
+        "intervention_possible": run.config.model.can_be_asked,
         "dataset": run.config.dataset.manifest or run.config.dataset.root,
         "images": int(counts["images"].sum()),
         "audited": audited,

@@ -10,9 +10,11 @@ def judge(row: dict, config: RankConfig) -> tuple[str, str]:
 
     Args:
         row: the columns of `cues`, and `core_reason`, `tie` ("bias" or "gap"), `tie_sign`, `screened` (its tie was too
-            weak to be spurious), `q_tied` and `q_used`.
+            weak to be spurious), `q_tied`, `q_used`, and `can_be_asked` (False: no model answers to changed photos).
         config: every threshold that decides.
     """
+    if not row.get("can_be_asked", True):
+        return _observed(row, config)
     if max(row["n_ablated"], row["n_pasted"]) < config.min_images:
         return _untried(row, config)
     used, why_not = _used(row, config)
@@ -34,6 +36,16 @@ def judge(row: dict, config: RankConfig) -> tuple[str, str]:
             f"{_tie(row)}, and {_moves(row)}, but both at once may be chance, given how many were tried.",
         )
     return "spurious", f"{_tie(row)}, and {_moves(row)}."
+
+
+def _observed(row: dict, config: RankConfig) -> tuple[str, str]:
+    """Judges a cue of a model that is known by its predictions alone."""
+    if row["screened"] or not row["q_tied"] <= config.level:
+        return "no evidence", "Not tied to the class beyond chance in these data; intervention was not possible."
+    return "not enough data", (
+        f"{_tie(row)}; intervention was not possible, as the model is known by its predictions alone: whether it uses "
+        "the cue cannot be said."
+    )
 
 
 def _untried(row: dict, config: RankConfig) -> tuple[str, str]:

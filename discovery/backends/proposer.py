@@ -197,7 +197,7 @@ def _load_vocabulary(config: ProposeConfig, detect: DetectConfig, compute: Compu
 
     detector = ConseDetector(detect, compute)
     computed = [Phrase(text, kind) for text, kind in appearance_phrases()]
-    encode = load_text("minilm", compute).encode
+    encode = load_text(config.text, compute).encode
     return VocabularyProposer(
         config, read_vocabulary(), computed=computed, sees=detector.sees, tag=detector.tag, encode=encode
     )

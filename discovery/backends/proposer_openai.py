@@ -159,7 +159,7 @@ def load_openai(config: ProposeConfig, compute: ComputeConfig) -> OpenAIProposer
     from discovery.backends.text import load_text
 
     client = Client(config)
-    return OpenAIProposer(config, client, computed=computed_phrases(), encode=load_text("minilm", compute).encode)
+    return OpenAIProposer(config, client, computed=computed_phrases(), encode=load_text(config.text, compute).encode)
 
 
 def _marks(judgement: Judgement) -> Marks:
