@@ -68,15 +68,19 @@ class ChatServer:
         asked: bodies of the requests, in order of arrival.
         headers: of the same requests.
         otherwise: body → reply, once the queue is empty.
+        tokens: body, text of an answer → its tokens in and out, where a reply is text alone.
+        billed: tokens in and out of every completion that was sent.
         models: names that it says it has; with none it does not say.
     """
 
     def __init__(self, http: HTTPServer) -> None:
-        self.base_url = http.url_for("/v1")
+        self.base_url, self.port = http.url_for("/v1"), http.port
         self.asked: list[dict] = []
         self.headers: list[dict] = []
         self.otherwise: Callable[[dict], Reply] = lambda _: "{}"
         self.models: list[str] = []
+        self.tokens: Callable[[dict, str], tuple[int, int]] = lambda *_: (100, 20)
+        self.billed: list[tuple[int, int]] = []
         self._queue: list[Reply | Callable[[dict], Reply]] = []
         self._lock = threading.Lock()
         http.expect_request("/v1/chat/completions", method="POST").respond_with_handler(self._answer)
@@ -91,6 +95,7 @@ class ChatServer:
         self.asked.clear()
         self.headers.clear()
         self.models.clear()
+        self.billed.clear()
         self._queue.clear()
 
     def _list(self, _: Request) -> Response:
@@ -106,11 +111,15 @@ class ChatServer:
             self.headers.append(dict(request.headers))
             reply = self._queue.pop(0) if self._queue else self.otherwise
         reply = reply(body) if callable(reply) and not isinstance(reply, Response) else reply
-        return completion(reply) if isinstance(reply, str) else reply
+        response = completion(reply, tokens=self.tokens(body, reply)) if isinstance(reply, str) else reply
+        usage = (response.get_json(silent=True) or {}).get("usage") if response.status_code == 200 else None
+        with self._lock:
+            self.billed += [(usage["prompt_tokens"], usage["completion_tokens"])] if usage else []
+        return response
 
 
 @contextmanager
-def chat_server() -> Iterator[ChatServer]:
-    """Runs a server on a free port of 127.0.0.1."""
-    with HTTPServer(host="127.0.0.1", port=0, threaded=True) as http:
+def chat_server(port: int = 0) -> Iterator[ChatServer]:
+    """Runs a server on a port of 127.0.0.1, a free one by default."""
+    with HTTPServer(host="127.0.0.1", port=port, threaded=True) as http:
         yield ChatServer(http)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 from collections.abc import Callable, Mapping
 
 from chat_server import Reply, completion, late, refusal
@@ -73,7 +74,7 @@ FAULTS: dict[str, Callable[[str], Reply | Callable[[dict], Reply]]] = {
     "prose": lambda _: "There are many rocks.",
     "refused": lambda _: completion(None, refusal="I cannot help with that."),
     "empty": lambda _: "",
-    "silent": lambda good: late(0.9, good),
+    "silent": lambda _: late(1.0, completion("nobody listens any more", tokens=(0, 0))),
 }
 """How a good answer is spoilt; the next answer to the same question is good."""
 REPAIRED = frozenset({"cut", "wrong", "prose", "refused", "empty"})
@@ -96,18 +97,18 @@ class BadServer:
 
     def __init__(self, model: Callable[[dict], str], faults: tuple[str, ...] = tuple(FAULTS), seed: int = 0) -> None:
         self._model, self._faults, self._rng = model, faults, random.Random(seed)
-        self._deck: list[str] = []
+        self._lock, self._deck = threading.Lock(), list[str]()
         self._seen: set[str] = set()
         self.spoilt: dict[str, int] = dict.fromkeys(faults, 0)
 
     def __call__(self, body: dict) -> Reply:
         good, asked = self._model(body), json.dumps(body["messages"][:2])
-        if asked in self._seen:
-            return good
-        self._seen.add(asked)
-        if not self._deck:
-            self._deck = self._rng.sample(self._faults, len(self._faults))
-        fault = self._deck.pop()
-        self.spoilt[fault] += 1
+        with self._lock:
+            if asked in self._seen:
+                return good
+            self._seen.add(asked)
+            self._deck = self._deck or self._rng.sample(self._faults, len(self._faults))
+            fault = self._deck.pop()
+            self.spoilt[fault] += 1
         spoilt = FAULTS[fault](good)
         return spoilt(body) if fault in ("late", "silent") else spoilt
