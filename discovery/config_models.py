@@ -178,6 +178,11 @@ class DetectConfig(Part):
         "conse", description="detector of free phrases: conse, or an open-set model such as owlv2:FOLDER"
     )
     prompt: str = Field("a photo of {}", pattern=r"\{\}", description="owlv2, owlvit: what is asked; {} is the phrase")
+    exemplars: str | None = Field(
+        None, description="folder of <phrase>/*.png: such phrases are looked for by these pictures"
+    )
+    exemplar_model: str = Field("efficientnet_lite0", description="exemplars: an encoder, or owlv2:FOLDER")
+    vote_with: str | None = Field(None, description="a second detector, whose agreement with the first is kept")
     text_model: str | None = Field(
         None, description="yolo_world, yoloe: clip:FOLDER, openai_clip:FILE.pt or mobileclip:FILE.ts"
     )

@@ -36,6 +36,9 @@ class PresenceConfig(Part):
     thresholds: dict[str, float] = Field(
         {}, description="score from which a cue is present, per detector; the others' are learned from the scores"
     )
+    min_agreement: Fraction = Field(
+        0.0, description="detect.vote_with: a region counts from this agreement (IoU) with the second detector on"
+    )
     merge_similarity: Fraction = Field(0.7, description="phrases of one kind at least this alike (cosine) are one cue")
     related_similarity: Fraction = Field(0.4, description="phrases this alike are one cue if also seen together")
     related_phi: Fraction = Field(0.6, description="correlation of presences that counts as seen together")

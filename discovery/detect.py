@@ -9,11 +9,14 @@ import polars as pl
 
 from discovery.backends.checkpoint import checkpoint_state, read_choice
 from discovery.backends.detector import Detector, Phrase, load_detector
+from discovery.backends.detector_exemplar import read_exemplars
 from discovery.config import RunConfig
+from discovery.errors import ConfigError
 from discovery.images import decode_batches
 from discovery.proposals import propose_regions
-from discovery.regions import Regions, decode_rle
-from discovery.run import Run, Stage
+from discovery.regions import Regions, best_iou, decode_rle, pick
+from discovery.run import Run, Stage, file_state
+from discovery.thresholds import OTHER, PRIORS
 
 
 def route(phrases: Sequence[Phrase], detectors: dict[str, Detector]) -> dict[str, list[int]]:
@@ -56,6 +59,23 @@ def detect(
     return found
 
 
+def vote(images: Sequence[np.ndarray], phrases: Sequence[Phrase], found: Regions, other: Detector, floor: float):
+    """Returns (n,) float32 agreement of regions with a second detector: best IoU with its boxes of the same phrase.
+
+    Args:
+        images: (H, W, 3) uint8 RGB.
+        phrases: what was looked for; those that the second detector cannot see are not voted on (NaN).
+        found: regions whose `phrase` indexes `phrases`.
+        other: the second detector.
+        floor: score from which its boxes count.
+    """
+    asked = [int(p) for p in np.unique(found.phrase) if other.sees(phrases[p])]
+    seconds = other.detect(images, [phrases[p] for p in asked])
+    seconds = replace(seconds, phrase=np.array(asked, np.int64)[seconds.phrase])
+    agreement = best_iou(found, pick(seconds, seconds.score >= floor))
+    return np.where(np.isin(found.phrase, asked), agreement, np.nan).astype(np.float32)
+
+
 def area_fracs(found: Regions, images: Sequence[np.ndarray]) -> np.ndarray:
     """Returns (n,) float32 shares of the image that regions cover; 1 for a whole-image cue."""
     areas = np.ones(len(found), np.float32)
@@ -75,14 +95,20 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
     samples = run.read("samples", shard=shard, columns=["sample_id", "uri"])
     paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
     batches = decode_batches(paths, config.compute.batch_size, max_pixels=config.dataset.max_pixels)
-    detectors, embed = _detectors(config), config.embed
+    detectors, embed, first = _detectors(config), config.embed, read_choice(config.detect.box_detector).name
+    second, floor = _second(config)
     frames, start = [], 0
     for images in batches:
         ids = samples["sample_id"][start : start + len(images)].to_list()
         start += len(images)
         found = detect(images, phrases, detectors)
+        votes = {name: vote(images, phrases, found[name], second, floor) for name in found if second and name == first}
         found["agnostic"] = propose_regions(images, grid=embed.grid, superpixels=embed.superpixels)
-        frames += [_frame(part, name, ids, attributes["attribute_id"], images) for name, part in found.items()]
+        for name, part in found.items():
+            frame = _frame(part, name, ids, attributes["attribute_id"], images)
+            frames.append(
+                frame.with_columns(agreement=pl.Series(votes.get(name, [None] * len(part)), dtype=pl.Float32))
+            )
     return pl.concat(frames).with_columns(
         region_id=pl.format("{}#{}", "sample_id", pl.int_range(pl.len()).over("sample_id"))
     )
@@ -90,12 +116,32 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
 
 def _detectors(config: RunConfig) -> dict[str, Detector]:
     settings = ["appearance", "text", config.detect.box_detector]
+    if config.detect.exemplars:
+        settings.insert(0, f"exemplar:{config.detect.exemplar_model}")
     named = {read_choice(setting).name: setting for setting in settings}
     return {name: load_detector(setting, config.detect, config.compute) for name, setting in named.items()}
 
 
-def _checkpoints(config: RunConfig) -> object:
-    return checkpoint_state(config.detect.box_detector)
+def _second(config: RunConfig) -> tuple[Detector | None, float]:
+    """Returns the detector that votes on the box detector's regions, and the score from which its boxes count."""
+    setting = config.detect.vote_with
+    if not setting:
+        return None, 0.0
+    if setting == config.detect.box_detector:
+        raise ConfigError(f"detect.vote_with = {setting!r} is the box detector itself; name another one")
+    prior = PRIORS.get(read_choice(setting).name, OTHER)
+    return load_detector(setting, config.detect, config.compute), prior.value
+
+
+def _outside(config: RunConfig) -> object:
+    """Returns the state of the checkpoints and pictures that are read."""
+    detect = config.detect
+    settings = [detect.box_detector, detect.vote_with or "", detect.text_model or ""]
+    pictures = []
+    if detect.exemplars:
+        settings.append(detect.exemplar_model)
+        pictures = [file_state(file) for files in read_exemplars(detect.exemplars).values() for file in files]
+    return [checkpoint_state(setting) for setting in settings], pictures
 
 
 def _frame(
@@ -119,5 +165,5 @@ STAGE = Stage(
     config=lambda config: (config.detect, config.embed, config.dataset.root),
     work=_work,
     sharded=True,
-    outside=_checkpoints,
+    outside=_outside,
 )

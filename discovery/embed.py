@@ -6,21 +6,28 @@ import numpy as np
 import polars as pl
 
 from discovery.backends.checkpoint import checkpoint_state
+from discovery.backends.detector import OFFLINE
 from discovery.backends.encoder import Embedded, load_encoder
 from discovery.images import decode_batches
 from discovery.run import Run, Stage
+from discovery.thresholds import PRIORS
 
 BOX = ["x0", "y0", "x1", "y1"]
 SAME_WINDOWS = "conse"
 """The conse detector looks through the same windows as the grid: its regions would be embedded twice."""
+LEAST = {name: prior.low for name, prior in PRIORS.items() if name not in OFFLINE}
+"""Score below which an open-set detector's box is hardly its phrase: many are written, and each would be a place of its
+own among the clustered ones. No threshold is ever learned below it."""
 
 
 def _work(run: Run, shard: int | None) -> pl.DataFrame:
     config = run.config
     encoder = load_encoder(config.embed.encoder, config.compute)
     samples = run.read("samples", shard=shard, columns=["sample_id", "uri"])
-    regions = run.read("regions", shard=shard, columns=["region_id", "sample_id", "detector", *BOX])
-    regions = regions.filter(pl.col("x0").is_not_null(), pl.col("detector") != SAME_WINDOWS)
+    regions = run.read("regions", shard=shard, columns=["region_id", "sample_id", "detector", "score", *BOX])
+    least = pl.col("detector").replace_strict(LEAST, default=0.0, return_dtype=pl.Float64)
+    likely = (pl.col("detector") != SAME_WINDOWS) & (pl.col("score") >= least).fill_null(True)
+    regions = regions.filter(pl.col("x0").is_not_null(), likely)
     of_sample = dict(regions.select("sample_id", "region_id", *BOX).group_by("sample_id", maintain_order=True))
     paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
     none = regions.clear()

@@ -108,9 +108,10 @@ def _from_attributes(run: Run, config: PresenceConfig) -> pl.DataFrame:
     """Returns one row per region that shows an attribute: its score passes its detector's threshold."""
     attributes = run.read("attributes", columns=["attribute_id", "phrase", "kind"]).unique()
     limits = _limits(run, config)
-    columns = ["region_id", "sample_id", "attribute_id", "detector", "score"]
+    columns = ["region_id", "sample_id", "attribute_id", "detector", "score", "agreement"]
+    agreed = pl.col("agreement").is_null() | (pl.col("agreement") >= config.min_agreement)
     parts = [
-        part.filter(pl.col("attribute_id").is_not_null())
+        part.filter(pl.col("attribute_id").is_not_null(), agreed)
         .join(limits, on="detector", maintain_order="left")
         .filter(pl.col("score") >= pl.col("threshold"))
         for part in run.scan("regions", columns)

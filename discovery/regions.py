@@ -71,6 +71,13 @@ class Regions:
         )
 
 
+def pick(regions: Regions, which: np.ndarray) -> Regions:
+    """Returns the regions at (n,) bool `which`."""
+    masks = tuple(rle for rle, mine in zip(regions.mask_rle, which, strict=True) if mine)
+    columns = (regions.image, regions.phrase, regions.xyxy, regions.score)
+    return Regions(*(column[which] for column in columns), masks)
+
+
 def encode_rle(mask: np.ndarray) -> bytes:
     """Encodes a (H, W) bool mask as uint32: H, W, then row-major run lengths that start with the zeros."""
     flat = np.concatenate([[False], mask.reshape(-1), [False]]).astype(bool)
@@ -130,3 +137,21 @@ def overlap_frac(xyxy: np.ndarray, other_xyxy: np.ndarray) -> np.ndarray:
     inside = np.clip(high - low, 0, None).prod(axis=1)
     area = (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1)
     return inside / np.maximum(area, 1e-9)
+
+
+def best_iou(found: Regions, other: Regions) -> np.ndarray:
+    """Returns (n,) float32: for each region its best IoU with the other's of the same image and phrase; 0 without any.
+
+    A region that has no place (a whole-image cue) agrees with another that has none.
+    """
+    best = np.zeros(len(found), np.float32)
+    for i in range(len(found)):
+        rivals = other.xyxy[(other.image == found.image[i]) & (other.phrase == found.phrase[i])]
+        if np.isnan(found.xyxy[i]).any():
+            best[i] = float(np.isnan(rivals).any())
+        elif len(rivals := rivals[~np.isnan(rivals).any(axis=1)]):
+            mine = np.repeat(found.xyxy[i][None], len(rivals), axis=0)
+            common = overlap_frac(mine, rivals) * (mine[:, 2:] - mine[:, :2]).prod(axis=1)
+            area = (rivals[:, 2:] - rivals[:, :2]).prod(axis=1) + (mine[:, 2:] - mine[:, :2]).prod(axis=1)
+            best[i] = (common / (area - common)).max()
+    return best

@@ -96,6 +96,7 @@ TABLES: dict[str, pa.Schema] = {
         score=_REAL,
         area_frac=_REAL,
         mask_rle=pa.binary(),
+        agreement=_REAL,
     ),
     "embeddings": _table("region_id", region_id=_TEXT, embedding=_VECTOR, norm=_REAL),
     "clusters": _table(

@@ -74,6 +74,12 @@ def _load_yolo(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> 
     return YoloDetector(choice.name, choice.checkpoint or HUB_IDS[choice.name], config, compute)
 
 
+def _load_exemplar(choice: Choice, config: DetectConfig, compute: ComputeConfig) -> Detector:
+    from discovery.backends.detector_exemplar import ExemplarDetector
+
+    return ExemplarDetector(choice.checkpoint, config, compute)
+
+
 DETECTORS: dict[str, Callable[[Choice, DetectConfig, ComputeConfig], Detector]] = {
     "appearance": _load_appearance,
     "text": _load_text,
@@ -84,6 +90,7 @@ DETECTORS: dict[str, Callable[[Choice, DetectConfig, ComputeConfig], Detector]] 
     "mm_grounding_dino": _load_grounding,
     "yolo_world": _load_yolo,
     "yoloe": _load_yolo,
+    "exemplar": _load_exemplar,
 }
 """The first two are asked before `detect.box_detector`, which is one of the others."""
 OFFLINE = ("appearance", "text", "conse")
