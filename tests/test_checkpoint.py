@@ -40,6 +40,11 @@ def test_a_saved_model_comes_back_ready_for_inference(clip):
     assert load_processor(CLIPProcessor, str(clip), COMPUTE).tokenizer.model_max_length == 16
 
 
+def test_a_checkpoint_in_half_precision_is_computed_in_full(clip, tmp_path):
+    CLIPModel.from_pretrained(clip).half().save_pretrained(tmp_path)
+    assert load_model(CLIPModel, str(tmp_path), COMPUTE).dtype == torch.float32
+
+
 def test_a_checkpoint_of_another_type_is_refused_by_type(tmp_path):
     with pytest.raises(BackendError, match="of type 'owlv2'; this backend reads clip"):
         load_model(CLIPModel, str(save_owlv2(tmp_path)), COMPUTE, types=("clip",))

@@ -70,7 +70,8 @@ def load_model(auto: Any, checkpoint: str, compute: ComputeConfig, *, types: Col
             f"{checkpoint} lacks {len(missing)} of the weights of {type(model).__name__} ({missing[0]}, …): "
             "its head was never trained for this; name a checkpoint that was"
         )
-    model = model.eval().requires_grad_(False).to(device)
+    # A checkpoint saved in half precision would be computed in it, slowly and roughly on a CPU.
+    model = model.eval().requires_grad_(False).to(device, torch.float32)
     if compute.fast and device.type == "cuda":
         model = model.to(torch.float16)
         model.compile(dynamic=True)

@@ -124,7 +124,7 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
 
 def _free_box(taken: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray | None:
     for _ in range(20):
-        side = rng.uniform(18, 40)
+        side = rng.uniform(12, 40)
         low = rng.uniform(2, SIDE_PX - side - 2, 2)
         box = np.concatenate([low, low + side])
         if all(_iou(box, other) == 0 for other in taken):
