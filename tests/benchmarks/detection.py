@@ -3,8 +3,8 @@
 Usage: python -m tests.benchmarks.detection [--horses FOLDER] [--each 40] [--detector owlv2:FOLDER …]
 FOLDER holds rgb/*.jpg and figure_ground/*.jpg (Weizmann). The detectors that need no checkpoint run always, the tiny
 OWLv2 (`tiny_owlv2.py`) where it is saved, others as named. A box counts from its detector's usual threshold on, and is
-right at an IoU of 0.5. Presence: does a photo hold a box of the phrase, against what was planted; beside it the share of
-the commoner answer, and the AUC of the best score, which needs no threshold.
+right at an IoU of 0.5. Presence: does a photo hold a box of the phrase, against what was planted; beside it the share
+of the commoner answer, and the AUC of the best score, which needs no threshold.
 """
 
 import argparse
