@@ -1,4 +1,4 @@
-"""Cues that were found and their effects → those that stand only on another cue, which goes with them.
+"""Cues that were found and their effects → those that stand only on another cue, or for another class.
 
 A coarse window holds the stamp that lies in it, and "text" is there wherever a date stamp is. Removing the one removes
 the other, so that each looks used. What tells them apart are the photos that show one without the other.
@@ -15,8 +15,37 @@ from discovery.stats import sign_flip_p
 from discovery.use import net_of
 
 STANDS, FALLS, UNKNOWN = "stands", "falls", "unknown"
+FOR = ("spurious", "core", "explained by another cue", "used, not tied here")
+"""Verdicts on a cue that the model uses."""
 ALIKE = 0.1
 """Shares that differ by less say that two cues lie over each other equally often."""
+
+
+def find_mirrored(rows: list[dict]) -> list[tuple[dict, dict]]:
+    """Finds cues that take from one class no more than they give to another one.
+
+    Probabilities sum to one: a cue that speaks for A speaks against every B by that alone, and the log-odds of B then
+    lose at most what those of A win (equal where A and B are all there is). So a spurious cue against B is no finding of
+    its own unless it takes surely more: where the bound of its interval nearer to zero is beyond A's farther one.
+
+    Args:
+        rows: of `cues`, of all classes, with their verdicts.
+
+    Returns:
+        (row against its class, row of the same cue for the class that it speaks for) pairs.
+    """
+    gains: dict[str, dict] = {}
+    for row in rows:
+        if row["verdict"] in FOR and row["logit_effect"] > 0:
+            best = gains.get(row["cue_id"])
+            if best is None or row["logit_effect"] > best["logit_effect"]:
+                gains[row["cue_id"]] = row
+    against = [row for row in rows if row["verdict"] == "spurious" and row["logit_effect"] < 0]
+    return [
+        (row, gains[row["cue_id"]])
+        for row in against
+        if row["cue_id"] in gains and -row["logit_high"] <= gains[row["cue_id"]]["logit_high"]
+    ]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import polars as pl
 
 from discovery.budget import n_forwards_at_most
 from discovery.config import AblateConfig, RankConfig
-from discovery.explain import find_explained
+from discovery.explain import find_explained, find_mirrored
 from discovery.run import Run, Stage, frame_of
 from discovery.schema import VERDICTS
 from discovery.stats import adjust
@@ -52,6 +52,7 @@ def rank(
         row["verdict"], row["reason"] = judge(row | {"can_be_asked": can_be_asked}, config)
         row["score"] = _score(row)
     _explain(rows, by_cue, config)
+    _mirror(rows)
     return _in_order(rows)
 
 
@@ -131,6 +132,16 @@ def _explain(rows: list[dict], by_cue: dict, config: RankConfig) -> None:
                 f"Where it is, {other['phrase']!r} is too and goes with it; in photos without {other['phrase']!r} "
                 "no effect of its own was shown."
             )
+
+
+def _mirror(rows: list[dict]) -> None:
+    """Marks spurious cues that speak against their class only because they speak for another one."""
+    for row, other in find_mirrored(rows):
+        row["verdict"], row["explained_by"] = "speaks for another class", f"{row['phrase']}, for {other['label']}"
+        row["reason"] = (
+            f"{row['reason'].removesuffix('.')}, no more than follows from its speaking for {other['label']!r} "
+            f"(log-odds {row['logit_effect']:+.2f} here, {other['logit_effect']:+.2f} there)."
+        )
 
 
 def _score(row: dict) -> float:

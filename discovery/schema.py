@@ -35,6 +35,7 @@ Verdict = Literal[
     "spurious",
     "core",
     "explained by another cue",
+    "speaks for another class",
     "used, not tied here",
     "tied, not used",
     "gap, not used",

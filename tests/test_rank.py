@@ -241,6 +241,30 @@ def test_forwards_that_early_stops_saved_are_counted():
     assert only([association()], effects(0.3, n=10) + pasted(0.3, n=10), more)["n_forwards_saved"] == 0
 
 
+# --- speaks for another class ----------------------------------------------------------------------------------------
+
+
+def against(net: float, gain: float, **changes) -> dict:
+    """Returns the row of camels for a cue that is rarer there, beside cows for which it speaks with `gain`."""
+    rarer = {"label": "camel", "prevalence": 0.1, "prevalence_rest": 0.9, "bias_z": -12.0, "gap": -0.3}
+    rows = effects(gain) + [row | {"label": "camel"} for row in effects(net)]
+    return ranked([association(), association(**rarer) | changes], rows).filter(label="camel").row(0, named=True)
+
+
+def test_a_cue_that_takes_no_more_than_it_gives_to_another_class_speaks_for_that_one():
+    found = against(-0.3, 0.4)
+    assert found["verdict"] == "speaks for another class"
+    assert found["explained_by"] == "grass, for cow"
+    assert "'cow'" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("net", "gain"), [(-0.6, 0.3), (-0.3, 0.0), (-0.3, -0.4)], ids=["takes more", "gives nothing", "takes from both"]
+)
+def test_a_cue_against_a_class_that_another_ones_gain_does_not_account_for_is_reported(net, gain):
+    assert against(net, gain)["verdict"] == "spurious"
+
+
 # --- explained by another cue ----------------------------------------------------------------------------------------
 
 
