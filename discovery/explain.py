@@ -25,8 +25,8 @@ def find_mirrored(rows: list[dict]) -> list[tuple[dict, dict]]:
     """Finds cues that take from one class no more than they give to another one.
 
     Probabilities sum to one: a cue that speaks for A speaks against every B by that alone, and the log-odds of B then
-    lose at most what those of A win (equal where A and B are all there is). So a spurious cue against B is no finding of
-    its own unless it takes surely more: where the bound of its interval nearer to zero is beyond A's farther one.
+    lose at most what those of A win (equal where A and B are all there is). So a spurious cue against B is no finding
+    of its own unless it takes surely more: where the bound of its interval nearer to zero is beyond A's farther one.
 
     Args:
         rows: of `cues`, of all classes, with their verdicts.

@@ -159,11 +159,10 @@ def crop_border(view: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
 
 
 def border_pair(view: np.ndarray, mask: np.ndarray) -> Pair | None:
-    """Removes a border by a crop to its middle, against the same crop with the border laid over it again.
+    """Removes a border by a crop to its middle, against the middle enlarged and shrunk back inside the border.
 
-    Both enlarge the middle alike, and only one shows the border. A shifted crop would be no control: it keeps a part
-    of the border. What the border hides of the enlarged middle counts against the border, as a loss of the control: a
-    border that the model does not use gets an effect of zero or below.
+    Both show the whole middle, resampled as much, and only one shows the border. They differ in scale, which a crop
+    cannot help; a control with an enlarged middle would hide a part of it and pass for the border's own harm.
 
     Args:
         view: the photo.
@@ -173,7 +172,13 @@ def border_pair(view: np.ndarray, mask: np.ndarray) -> Pair | None:
         The pair, or None where `crop_border` finds no middle.
     """
     removed = crop_border(view, mask)
-    return None if removed is None else Pair("crop", removed, cv2.copyTo(view, mask.view(np.uint8), removed.copy()))
+    if removed is None:
+        return None
+    rows, columns = _middle(mask)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    control = view.copy()
+    control[rows, columns] = cv2.resize(removed, size, interpolation=cv2.INTER_AREA)
+    return Pair("crop", removed, control)
 
 
 def _middle(mask: np.ndarray) -> tuple[slice, slice] | None:
@@ -206,7 +211,7 @@ def whole_image_pair(view: np.ndarray, kind: str) -> Pair | None:
     """Removes a cue that has no place, against a change of equal size in another direction.
 
     colour: the mean chroma is shifted to grey; control: an equal shift of brightness.
-    lighting: brightness and contrast are brought to the middle; control: an equal shift of chroma.
+    lighting: brightness and contrast are brought to the middle; control: a change of white balance as rare as that.
     quality: sharpened (unsharp mask); control: an equal shift of brightness.
 
     Returns:
@@ -220,7 +225,7 @@ def whole_image_paste(target: np.ndarray, source: np.ndarray, kind: str) -> Pair
     """Gives a view another photo's cue that has no place, against a change of equal size in another direction.
 
     colour: the mean chroma is shifted to the source's; control: an equal shift of brightness.
-    lighting: brightness and contrast are brought to the source's; control: an equal shift of chroma.
+    lighting: brightness and contrast are brought to the source's; control: a change of white balance as rare as that.
     quality: blurred by that Gaussian (or none) which brings the sharpness, the variance of the Laplacian, nearest to
     the source's; control: an equal shift of brightness.
 

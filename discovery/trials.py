@@ -9,7 +9,7 @@ from discovery.backends.classifier import Classifier
 from discovery.config import AblateConfig
 from discovery.controls import control_mask
 from discovery.fills import FILLS, measure_grain
-from discovery.interventions import Pair, background_pair, border_pair, swap_pair, whole_image_pair
+from discovery.interventions import Pair, background_pair, border_pair, crop_border, swap_pair, whole_image_pair
 from discovery.stats import logit
 
 CROP = "crop"
@@ -160,20 +160,24 @@ def removal_pairs(
         return [] if pair is None else [pair]
     if mask.mean() > config.max_area_frac:
         return []
-    control = control_mask(mask, scene.forbidden, rng, around=scene.around)
-    if control is None:
+    # Under a frame lies nothing of the photo, and the next frame inward would cost what it hides: a frame is held
+    # against the photo as it is.
+    framed = scene.kind == "border" and crop_border(view, mask) is not None
+    control = None if framed else control_mask(mask, scene.forbidden, rng, around=scene.around)
+    if control is None and not framed:
         return []
-    ways = (*config.fills, CROP) if scene.kind == "border" else config.fills
+    ways = (*config.fills, CROP) if framed else config.fills
     names = dict.fromkeys(ways[(scene.turn + i) % len(ways)] for i in range(config.fills_per_photo))
     grain = measure_grain(view, mask)
     pairs = [_pair(name, view, mask, control, grain) for name in names]
     return [pair for pair in pairs if pair is not None]
 
 
-def _pair(name: str, view: np.ndarray, mask: np.ndarray, control: np.ndarray, grain: np.ndarray) -> Pair | None:
+def _pair(name: str, view: np.ndarray, mask: np.ndarray, control: np.ndarray | None, grain: np.ndarray) -> Pair | None:
     if name == CROP:
         return border_pair(view, mask)
-    return Pair(name, FILLS[name](view, mask, grain=grain), FILLS[name](view, control, grain=grain))
+    beside = view if control is None else FILLS[name](view, control, grain=grain)
+    return Pair(name, FILLS[name](view, mask, grain=grain), beside)
 
 
 def swap_pairs(

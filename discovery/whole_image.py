@@ -1,4 +1,4 @@
-"""View → the view with its colour, lighting or sharpness changed as a whole, and a shift that changes it as much.
+"""View → the view with its colour, lighting or sharpness changed as a whole, and another change of equal weight.
 
 Views are (h, w, 3) uint8. Sizes of changes are root mean squares of what is left of them after clipping to [0, 255].
 """
@@ -12,6 +12,8 @@ BLUR_SIGMAS_PX = (0.0, 1.0, 2.0, 3.0)
 LEAST_CHANGE = 0.5
 """Size, in levels of 255, below which a change is none."""
 _TRIES, _CLOSE = 8, 0.02
+BRIGHTNESS_SD, BALANCE_SD = 34.0, 0.58
+"""How much photos differ in mean grey (levels) and in white balance (log of red over blue), of 60 BAR photos."""
 
 
 def recolour(view: np.ndarray) -> np.ndarray:
@@ -69,11 +71,12 @@ PASTES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]] = 
 
 
 def shift_as_much(view: np.ndarray, changed: np.ndarray, kind: str) -> np.ndarray | None:
-    """Shifts a view by as much as it was changed, in a direction that the cue's kind does not name.
+    """Changes a view by as much as it was changed, in a direction that the cue's kind does not name.
 
-    A lighting cue is held against a red–blue shift of chroma, any other against a shift of brightness towards the
-    middle. Clipping takes a part of a shift away, so its size is corrected until what is left is as large, to half a
-    level or a fiftieth.
+    A lighting cue is held against a change of white balance, red against blue, that is as rare among photos: a shift of
+    chroma as large in levels would be many times as rare, and cost the model more than the cue. Any other is held
+    against a shift of brightness towards the middle, as large in levels. Clipping takes a part of a shift away, so its
+    size is corrected until what is left is as large, to half a level or a fiftieth.
 
     Returns:
         (h, w, 3) uint8, or None when the change is smaller than `LEAST_CHANGE`.
@@ -82,9 +85,8 @@ def shift_as_much(view: np.ndarray, changed: np.ndarray, kind: str) -> np.ndarra
     if wanted < LEAST_CHANGE:
         return None
     if kind == "lighting":
-        direction = np.array([1.0, 0.0, -1.0]) * np.sqrt(1.5)
-    else:
-        direction = np.ones(3) if np.mean(cv2.mean(view)[:3]) < 128 else -np.ones(3)
+        return _balanced(view, wanted / BRIGHTNESS_SD * BALANCE_SD)
+    direction = np.ones(3) if np.mean(cv2.mean(view)[:3]) < 128 else -np.ones(3)
     amount = wanted
     for _ in range(_TRIES):
         shifted = _mapped(view, 1.0, amount * direction)
@@ -93,6 +95,15 @@ def shift_as_much(view: np.ndarray, changed: np.ndarray, kind: str) -> np.ndarra
             break
         amount = min(amount * wanted / max(left, 1e-6), 400.0)
     return shifted
+
+
+def _balanced(view: np.ndarray, log_ratio: float) -> np.ndarray:
+    """Raises the logarithm of red over blue and leaves the mean brightness."""
+    mean = np.array(cv2.mean(view)[:3])
+    gains = np.exp(log_ratio * np.array([0.5, 0.0, -0.5]))
+    gains *= mean.sum() / max(float(gains @ mean), 1e-6)
+    levels = np.arange(256)[:, None] * gains
+    return cv2.LUT(view, np.clip(levels + 0.5, 0, 255).astype(np.uint8).reshape(1, 256, 3))
 
 
 def _mapped(view: np.ndarray, gain: float, offset: np.ndarray) -> np.ndarray:

@@ -189,12 +189,13 @@ def test_only_a_border_around_most_of_the_view_is_cropped(mask):
     assert border_pair(flat(9), mask) is None
 
 
-def test_the_control_of_a_crop_is_the_same_crop_with_the_border_on_it(rng):
-    view, mask = photo(rng), frame()
+def test_the_control_of_a_crop_shows_the_border_and_all_of_the_middle(rng):
+    view, mask = np.repeat(np.repeat(photo(rng, (16, 16)), 4, axis=0), 4, axis=1), frame()
     pair = border_pair(view, mask)
     assert pair.name == "crop"
     np.testing.assert_array_equal(pair.control[mask], view[mask])
-    np.testing.assert_array_equal(pair.control[~mask], pair.removed[~mask])
+    off = np.abs(pair.control.astype(int) - view)[~mask]
+    assert 0 < off.mean() < 12, "resampled, and where it was"
     assert changed(pair.removed, pair.control)[mask].mean() > 0.9
 
 
@@ -210,7 +211,7 @@ def test_recolouring_takes_a_tint_away_and_its_control_does_not(rng):
     assert cast(pair.control) > 60
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["colour", "quality"])
 def test_a_whole_image_control_changes_as_much_as_the_intervention(kind, rng):
     view = np.clip(rng.normal([90, 70, 60], 15, (64, 64, 3)), 0, 255).astype(np.uint8)
     source = cv2.GaussianBlur(rng.integers(80, 250, (64, 64, 3), dtype=np.uint8), (0, 0), 2) - np.array(

@@ -108,6 +108,28 @@ def test_fills_take_turns_and_a_frame_is_also_cropped():
     assert names("border", frame) == ["blur", "mean", "inpaint", "crop"]
 
 
+class Inside:
+    """A model that looks at what lies just inside a frame, and not at the frame."""
+
+    classes = ("bright", "dark")
+
+    def predict(self, views) -> np.ndarray:
+        p = np.array([view[8:56, 8:56].mean() / 255 for view in views])
+        return np.stack([p, 1 - p], axis=1)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_a_frame_that_the_model_does_not_use_does_nothing_whatever_lies_inside(turn):
+    view = np.full((64, 64, 3), 40, np.uint8)
+    view[6:-6, 6:-6] = np.random.default_rng(0).integers(60, 255, (52, 52, 3), dtype=np.uint8)
+    mask = np.ones((64, 64), bool)
+    mask[6:-6, 6:-6] = False
+    scene = Scene("border", turn, mask)
+    pairs = removal_pairs(view, mask, scene, AblateConfig(), np.random.default_rng(0))
+    (found,) = run_trials([Trial(row(), pairs, 0)], Inside(), 32)
+    assert found["effect"] - found["effect_control"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_cue_without_room_for_a_control_is_not_removed_but_swapped():
     mask = np.ones((64, 64), bool)
     mask[:8] = False

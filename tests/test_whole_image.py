@@ -2,7 +2,17 @@ import cv2
 import numpy as np
 import pytest
 
-from discovery.whole_image import PASTES, REMOVALS, light, recolour, shift_as_much, soften, tint
+from discovery.whole_image import (
+    BALANCE_SD,
+    BRIGHTNESS_SD,
+    PASTES,
+    REMOVALS,
+    light,
+    recolour,
+    shift_as_much,
+    soften,
+    tint,
+)
 
 
 def photo(rng, mean=(120, 120, 120), spread=25, shape=(64, 64)) -> np.ndarray:
@@ -59,7 +69,7 @@ def test_nothing_is_softened_for_a_sharper_source(rng):
     np.testing.assert_array_equal(soften(target, rng.integers(0, 255, (70, 50, 3), dtype=np.uint8)), target)
 
 
-@pytest.mark.parametrize("kind", REMOVALS)
+@pytest.mark.parametrize("kind", ["colour", "quality"])
 @pytest.mark.parametrize("mean", [(90, 70, 60), (30, 25, 10), (245, 235, 200)])
 def test_a_shift_changes_as_much_whatever_is_clipped(kind, mean, rng):
     view, other = photo(rng, mean), photo(rng, (150, 170, 90), 40)
@@ -76,6 +86,14 @@ def test_a_shift_goes_where_the_kind_does_not(rng):
     np.testing.assert_allclose(chroma(shift_as_much(view, recolour(view), "colour")), chroma(view), atol=1)
     relit = shift_as_much(view, np.clip(view * 0.5, 0, 255).astype(np.uint8), "lighting")
     assert relit.mean() == pytest.approx(view.mean(), abs=1.5)
+    assert np.ptp(chroma(relit) - chroma(view)) > 10
+
+
+@pytest.mark.parametrize("levels", [10, 40, 90])
+def test_white_balance_moves_by_as_many_standard_deviations_as_the_light(levels, rng):
+    view = photo(rng, (120, 120, 120))
+    red, _, blue = shift_as_much(view, view + np.uint8(levels), "lighting").reshape(-1, 3).mean(axis=0)
+    assert np.log(red / blue) / BALANCE_SD == pytest.approx(levels / BRIGHTNESS_SD, rel=0.05)
 
 
 def test_no_change_has_no_shift():
