@@ -70,8 +70,8 @@ def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: Ab
     """Returns the arms whose interval is not decisive yet, with `doubt`, the width of that interval.
 
     Decisive is: *used* (log-odds differ from zero even after a correction for all pairs, and the interval of the
-    probability lies beyond `stop_effect`), *not used* (the interval lies within ± `stop_effect`), and for a cue that is
-    not tied to the class *no promise* (an uncorrected p-value above the level).
+    probability lies beyond `stop_effect`), *not used* (the interval lies within ± `stop_effect`), and *no prospect*: an
+    uncorrected p-value above `stop_futile`, or above the level for a cue that is not tied to the class.
 
     Args:
         arms: label, cue_id, way, tied.
@@ -91,7 +91,9 @@ def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: Ab
     p = np.where(n > 1, np.maximum(2 * stats.t.sf(t, dof), 2.0 ** (1 - n)), 1.0)
     used = (p * 2 * n_pairs <= level) & (np.abs(mean) - half >= config.stop_effect)
     unused = (n > 1) & (np.abs(mean) + half <= config.stop_effect)
-    hopeless = ~found["tied"].to_numpy() & (p > config.stop_level)
+    tied = found["tied"].to_numpy()
+    # A tied cue that could be tried on a few photos only is not given up for that.
+    hopeless = np.where(tied, (p > config.stop_futile) & (n >= config.min_images), p > config.stop_level)
     open_arms = found.with_columns(doubt=pl.Series(2 * half)).filter(~pl.Series(used | unused | hopeless))
     return open_arms.select(*ARM, "doubt")
 

@@ -72,7 +72,7 @@ class AblateConfig(Part):
     paste: bool = Field(True, description="also paste the cue into photos of other classes")
     images_per_cue: Count = Field(40, description="photos per class, cue and way (removal, paste-in) at most")
     looks: Count = Field(
-        2, description="times it is asked whether more photos are needed, each time with twice as many"
+        3, description="times it is asked whether more photos are needed, each time with twice as many"
     )
     untied_images: Annotated[int, Field(ge=0)] = Field(
         10, description="photos that a cue which is not tied to the class is pasted into first; 0 for none"
@@ -80,6 +80,9 @@ class AblateConfig(Part):
     max_forwards: Annotated[int, Field(ge=0)] = Field(0, description="forward passes in all; 0 for no limit")
     stop_level: Fraction = Field(0.05, description="level of the intervals that decide whether more photos are needed")
     stop_effect: Fraction = Field(0.02, description="an interval within ± this is decisive: the cue is not used")
+    stop_futile: Fraction = Field(
+        0.3, description="a tied cue with a larger uncorrected p-value has no prospect and is left; 1: never"
+    )
     max_area_frac: Fraction = Field(0.45, description="a larger cue has no equal-area control: it is swapped instead")
     sibling_similarity: Fraction = Field(0.45, description="no control holds part of a phrase at least this alike")
     min_images: Count = Field(8, description="cues seen in fewer audited photos of the class are not removed")

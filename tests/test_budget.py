@@ -9,7 +9,7 @@ from discovery.config import AblateConfig, RankConfig
 from discovery.run import frame_of
 from discovery.use import measure_use
 
-CONFIG = AblateConfig(images_per_cue=40, looks=3, untied_images=6)
+CONFIG = AblateConfig(images_per_cue=40, looks=3, untied_images=6, stop_futile=1.0)
 NOBODY = frame_of("effects", [])
 
 
@@ -114,6 +114,18 @@ def test_an_untied_arm_without_promise_stops_where_a_tied_one_goes_on():
     promising = tried("grass", noise(10, 0.03, 0.03))
     assert open_arms(promising, tied=False) == ["grass"]
     assert open_arms([], tied=False) == []
+
+
+def test_a_tied_arm_without_prospect_is_left_unless_hardly_any_photo_could_be_tried():
+    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": True}])
+    config = CONFIG.model_copy(update={"stop_futile": 0.3})
+
+    def going(effects: list[dict]) -> bool:
+        return len(in_doubt(arms, frame_of("effects", effects), 1, config)) == 1
+
+    assert not going(tried("grass", noise(10, 0.02, 0.1)))
+    assert going(tried("grass", noise(10, 0.05, 0.1)))
+    assert going(tried("grass", noise(5, 0.02, 0.1)))
 
 
 def test_ways_stop_one_by_one():
