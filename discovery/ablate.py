@@ -209,6 +209,7 @@ class _Bench:
         cuts = [cut for cut in self._queues.cuts[cue["cue_id"]] if cut.donor and cut.label != cue["label"]]
         if len(cuts) < max(number, self._config.min_images):  # few pairs would be a test of those photos
             return []
+        cuts = cuts[: self._config.sources]
         picked = [cuts[at] for at in rng.permutation(len(cuts))[:number]]
         return [(self._view_of(cut.donor), self._view_of(cut.source)) for cut in picked]
 

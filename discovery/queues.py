@@ -1,5 +1,6 @@
 """Associations + presences → queues: the photos each cue is removed from, pasted into, and cut from."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ class Queues:
             the queue of its class, cue and way; of a paste-in the least over all classes, so that one photo comes up
             for all of them at once), source_id and donor_id (the photos that a pasted cue and its control are cut
             from, else null).
-        cuts: cue_id → where it is cut from, the clearest first.
+        cuts: cue_id → where it may be cut from, the clearest first; those without a donor come last.
     """
 
     trials: pl.DataFrame
@@ -82,7 +83,7 @@ def build_queues(
         of_cue = part.rows(named=True)
         trials += _removals(of_cue, shown, photos, config)
         if config.paste and len(cuts[cue_id]) >= MIN_SOURCES:
-            trials += _pastes(of_cue, ~shown & photos.audit, cuts[cue_id], photos, config)
+            trials += _pastes(of_cue, ~shown & photos.audit, cuts[cue_id][: config.sources], photos, config)
     frame = pl.DataFrame(trials, schema=_QUEUE, infer_schema_length=None)
     return Queues(frame.sort("label", "cue_id", maintain_order=True), cuts)
 
@@ -127,20 +128,23 @@ def _cuts(score: np.ndarray, beside: np.ndarray, photos: _Photos, config: Ablate
 
     What else a photo of the class shows is then alike in the two, but for the cue. No photo is in two pairs, so that
     pairs are independent. Photos without a partner come last; those with like phrases are partners for want of others.
+    Of each class there are at most `sources`: a swap wants those of other classes than the clearest may be of.
     """
     shown = score > -np.inf
     free: dict[tuple, list[int]] = {}
     for photo in sorted(np.flatnonzero(~shown).tolist(), key=lambda photo: bool(beside[photo])):
         free.setdefault((photos.label[photo], photos.audit[photo]), []).append(photo)
     waiting = {key: iter(donors) for key, donors in free.items()}
-    paired, alone = [], []
+    paired, alone, n_of = [], [], Counter()
     for photo in _clearest(score, shown):
-        donor = next(waiting.get((photos.label[photo], photos.audit[photo]), iter(())), None)
-        cut = Cut(photos.ids[photo], None if donor is None else photos.ids[donor], photos.label[photo])
+        label = photos.label[photo]
+        if n_of[label] == config.sources:
+            continue
+        donor = next(waiting.get((label, photos.audit[photo]), iter(())), None)
+        cut = Cut(photos.ids[photo], None if donor is None else photos.ids[donor], label)
         (alone if donor is None else paired).append(cut)
-        if len(paired) == config.sources:
-            break
-    return (paired + alone)[: config.sources]
+        n_of[label] += donor is not None
+    return paired + alone[: config.sources]
 
 
 _QUEUE = {

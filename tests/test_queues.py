@@ -97,7 +97,7 @@ def test_a_pasted_cue_is_cut_from_where_it_is_clearest_whatever_the_class():
     found = queues(shown(cows[:8]) + shown(camels[:5], scores=[0.5, 5.0, 0.2, 4.0, 3.0]))
     clearest = [camels[1], camels[3], camels[4], cows[0]]
     assert queue_of(found, "paste")["source_id"].to_list() == clearest + clearest[:2]
-    assert [cut.source for cut in found.cuts["grass"]] == clearest
+    assert [cut.source for cut in found.cuts["grass"]][:4] == clearest
 
 
 def test_the_control_of_a_patch_is_cut_from_a_photo_without_the_cue_of_its_class_and_as_new_to_the_model():
@@ -105,13 +105,21 @@ def test_the_control_of_a_patch_is_cut_from_a_photo_without_the_cue_of_its_class
     rows = shown(cows[:8] + camels[:5])
     cuts = queues(rows, sources=12).cuts["grass"]
     facts = SAMPLES.rows_by_key("sample_id", named=True, unique=True)
-    assert len(cuts) == 12
-    for cut in cuts:
+    assert len(cuts) >= 12
+    for cut in cuts[:12]:
         one, two = facts[cut.source], facts[cut.donor]
         assert (one["label"], one["audit"]) == (two["label"], two["audit"])
         assert cut.label == one["label"]
         assert cut.donor not in {row["sample_id"] for row in rows}
-    assert len({cut.donor for cut in cuts}) == 12, "a donor was used twice"
+    donors = [cut.donor for cut in cuts if cut.donor]
+    assert len(set(donors)) == len(donors), "a donor was used twice"
+
+
+def test_a_class_whose_photos_are_the_clearest_leaves_pairs_of_other_classes_to_swap_with():
+    cows, camels = of("cow"), of("camel")
+    found = queues(shown(cows[:10], scores=[9.0] * 10) + shown(camels[:6]), sources=4)
+    assert [cut.label for cut in found.cuts["grass"] if cut.donor] == ["cow"] * 4 + ["camel"] * 4
+    assert set(queue_of(found, "paste")["source_id"]) <= set(cows[:10])
 
 
 def test_what_shows_a_like_phrase_is_a_donor_only_for_want_of_others():
