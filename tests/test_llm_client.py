@@ -2,7 +2,11 @@
 
 import json
 import logging
+import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -346,6 +350,40 @@ def test_answers_before_a_failure_are_kept(client, server):
     cost = again.costs()["ask"]
     assert cost.cached >= 2  # the fourth may have been under way when the third failed
     assert cost.cached + cost.calls == 4
+
+
+def test_a_mistake_of_the_program_reaches_the_one_who_asked(client):
+    def broken(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client().ask_all([question(), question("b", check=broken)])
+
+
+ASK = """
+import sys
+from discovery.backends.llm_client import Client, Question
+from discovery.config import ServerConfig
+Client(ServerConfig(llm="tiny", base_url=sys.argv[1])).ask_all([Question([{"role": "user", "content": "?"}])] * 3)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_does_not_wait_for_a_server_that_says_nothing(server):
+    hold = threading.Event()
+    server.otherwise = lambda _: "late" if hold.wait(60) else ""
+    process = subprocess.Popen([sys.executable, "-c", ASK, server.base_url], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not server.asked and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+        assert time.monotonic() - start < 20  # its time limit is 60 s, six times over
+    finally:
+        hold.set()
+        process.kill()
 
 
 # --- the dialects of servers ---

@@ -285,6 +285,15 @@ def test_a_hostile_class_name_stays_data(proposer, server, label):
         assert body["messages"][0]["role"] == "system"
 
 
+def test_hostile_notes_stay_data(proposer, server):
+    notes = [Note(text, i % 2 == 0) for i, text in enumerate(HOSTILE)]
+    proposer(questions=("objects",), judge=False).propose("climbing", [], notes)
+    body = next(body for body in server.asked if question_of(body) == "mistakes")
+    assert list(data_of(body)) == ["class", "photos_right", "photos_wrong"]
+    assert data_of(body)["photos_right"][:2] == [HOSTILE[0], HOSTILE[2]]
+    assert all("\n" not in text for text in data_of(body)["photos_wrong"])
+
+
 def test_hostile_phrases_are_words_and_nothing_else(proposer, server):
     server.otherwise = PretendModel({"climbing": {"objects": [(text, "object") for text in HOSTILE]}})
     found = proposer().propose("climbing", [])

@@ -1,8 +1,11 @@
 """Questions to a language model → answers in order: from disk, or asked once, repaired once, counted and kept."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -101,14 +104,29 @@ class Client:
         Raises:
             BackendError: the server cannot be used, or the budget is spent; answers so far are kept.
         """
-        pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="llm")
+        asked = [(Future(), question) for question in questions]
+        waiting = deque(asked)
+
+        def work() -> None:
+            with suppress(IndexError):
+                while True:
+                    future, question = waiting.popleft()
+                    with _Into(future):
+                        future.set_result(self.ask(question))
+
+        # Daemons: an interruption does not wait for a server that says nothing.
+        threads = [Thread(target=work, name=f"llm_{i}", daemon=True) for i in range(self.config.concurrency)]
+        for thread in threads:
+            thread.start()
         try:
-            return list(pool.map(self.ask, questions))
+            return [_result(future) for future, _ in asked]
         except BackendError:
-            pool.shutdown(wait=True, cancel_futures=True)  # what is under way is paid for: wait for it and keep it
+            waiting.clear()
+            for thread in threads:
+                thread.join()  # what is under way is paid for: wait for it and keep it
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            waiting.clear()
 
     def ask(self, question: Question) -> Answer:
         """Asks one question, and once more if its answer cannot be used.
@@ -149,6 +167,27 @@ class Client:
 
     def _hash(self, question: Question) -> str:
         return question_hash(str(self.config.llm), question)
+
+
+class _Into:
+    """Hands what a block raises to a future, whose reader raises it again."""
+
+    def __init__(self, future: "Future[Answer]") -> None:
+        self._future = future
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> bool:
+        if error is not None:
+            self._future.set_exception(error)
+        return True
+
+
+def _result(future: "Future[Answer]") -> Answer:
+    while wait([future], timeout=0.5).not_done:
+        pass  # a wait without end may not notice Ctrl-C
+    return future.result()
 
 
 def question_hash(model: str, question: Question) -> str:
