@@ -1,0 +1,53 @@
+"""What the benchmark of discovery keeps: rows of several processes, and only those that the present code made."""
+
+import json
+
+import numpy as np
+import polars as pl
+from benchmarks.arena import presences_of
+from benchmarks.discovery_tables import report
+from benchmarks.results import Results
+
+MARKS = {"ours": "a1", "peers": "b1"}
+
+
+def test_rows_of_every_process_are_read_back(tmp_path):
+    Results(tmp_path, 0, MARKS).add([{"name": "x", "method": "m", "share": np.float64(0.5)}], "ours")
+    Results(tmp_path, 1, MARKS).add([{"name": "y", "method": "n"}], "peers")
+    kept = Results(tmp_path, 0, MARKS)
+    assert [(row["name"], row["method"]) for row in kept.rows] == [("x", "m"), ("y", "n")]
+    assert kept.has("x", "m")
+    assert not kept.has("x", "n")
+
+
+def test_rows_that_another_code_made_are_left_out(tmp_path):
+    first = Results(tmp_path, 0, MARKS)
+    first.add([{"name": "x", "method": "m"}], "ours")
+    first.add([{"name": "x", "method": "n"}], "peers")
+    changed = Results(tmp_path, 0, MARKS | {"ours": "a2"})
+    assert [row["method"] for row in changed.rows] == ["n"]
+    assert changed.n_stale == 1
+    changed.add([{"name": "x", "method": "m"}], "ours")
+    assert len(Results(tmp_path, 0, MARKS | {"ours": "a2"}).rows) == 2
+    assert len(tmp_path.joinpath("results-0.jsonl").read_text().splitlines()) == 3
+
+
+def test_presences_are_where_a_score_is():
+    cues = [{"cue_id": c, "phrase": c, "kind": "object", "source": "cluster"} for c in "ab"]
+    shown = np.array([[np.nan, 0.5], [0.25, np.nan]])
+    found = presences_of(cues, shown, ["i", "j"], {(0, 1): ["r1", "r2"], (1, 0): []})
+    assert found.select("cue_id", "sample_id", "score").rows() == [("a", "j", 0.5), ("b", "i", 0.25)]
+    assert found["region_ids"].to_list() == [["r1", "r2"], []]
+    assert found["phrases"].to_list() == [["a"], ["b"]]
+    assert found.schema["threshold"] == pl.Float32
+
+
+def test_a_null_that_reports_counts_against_the_method_and_an_exhaustive_run_does_not():
+    row = {"name": "d", "arena": "digits", "null": "", "cramers_v": 0.0, "method": "this pipeline", "targets": []}
+    row |= {"p10": 0.0, "n_reported": 0, "n_nothing": 0, "decoy": False, "unused": False, "seconds": 1.0}
+    row |= {"forwards": 10, "top": []}
+    other = row | {"name": "e", "n_reported": 2, "top": ["a: b"]}
+    exhaustive = other | {"method": "exhaustive", "forwards": 50}
+    table = report([json.loads(json.dumps(r)) for r in (row, other, exhaustive)])
+    assert "| this pipeline | 0.500 (1 of 2, ≤ 0.975) | – | – |" in table
+    assert "| share of the forwards spent: median, most | 0.200, 0.200 | ≤ 0.2 |" in table
