@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ MERGED_KINDS = ("object", "background", "texture")
 COMPUTED = ("appearance", "text")
 """Detectors whose phrases mean just what they say: "red circle" and "blue circle" are near in any text encoder."""
 
+CANDIDATE = ["phrase", "kind", "source"]
 SOURCES = ("computed", "attribute", "cluster")
 SHOWN = {"computed": "attribute", "attribute": "attribute", "cluster": "cluster"}
 
@@ -91,46 +93,83 @@ def _phi(shown: sparse.csr_matrix) -> np.ndarray:
 
 
 def _work(run: Run, _: int | None) -> pl.DataFrame:
-    config = run.config.presence
-    samples = run.read("samples", columns=["sample_id", "label"])
-    sightings = pl.concat([_from_attributes(run, config), _from_clusters(run, config, samples)])
-    if not len(sightings):
+    samples = run.read("samples", columns=["sample_id", "label"]).with_row_index("column")
+    shards = _Shards(run, samples)
+    candidates, pairs = _pairs(shards, samples)
+    if not len(candidates):
         return frame_of("presences", [])
-    candidates = sightings.select("phrase", "kind", "source").unique(maintain_order=True).with_row_index("candidate")
-    sightings = sightings.join(candidates, on=["phrase", "kind", "source"], maintain_order="left")
-    seen = _sighting(candidates, sightings, samples["sample_id"])
+    seen = _sighting(candidates, pairs, len(samples))
     text = load_text(run.config.propose.text, run.config.compute)
-    owner = merge(seen, text.encode(seen.phrase), config)
-    return _cues(sightings, _named(candidates, owner, run.read("attributes", columns=["phrase", "kind", "label"])))
+    owner = merge(seen, text.encode(seen.phrase), run.config.presence)
+    named = _named(candidates, owner, run.read("attributes", columns=["phrase", "kind", "label"]))
+    parts = [_let_go(_cues(part.join(candidates, on=CANDIDATE), named)) for part in shards]
+    return pl.concat(parts).sort("cue_id", "sample_id")
 
 
-def _from_attributes(run: Run, config: PresenceConfig) -> pl.DataFrame:
-    """Returns one row per region that shows an attribute: its score passes its detector's threshold."""
-    attributes = run.read("attributes", columns=["attribute_id", "phrase", "kind"]).unique()
-    limits = _limits(run, config)
-    columns = ["region_id", "sample_id", "attribute_id", "detector", "score", "agreement"]
-    agreed = pl.col("agreement").is_null() | (pl.col("agreement") >= config.min_agreement)
-    parts = [
-        part.filter(pl.col("attribute_id").is_not_null(), agreed)
-        .join(limits, on="detector", maintain_order="left")
-        .filter(pl.col("score") >= pl.col("threshold"))
-        for part in run.scan("regions", columns)
-    ]
-    found = pl.concat(parts).join(attributes, on="attribute_id", maintain_order="left")
-    computed = pl.when(pl.col("detector").is_in(COMPUTED)).then(pl.lit("computed")).otherwise(pl.lit("attribute"))
-    return found.select("phrase", "kind", computed.alias("source"), "sample_id", "region_id", "score", "threshold")
+def _let_go(frame: pl.DataFrame) -> pl.DataFrame:
+    """Copies a frame's strings: those of a filtered frame keep alive all that they were filtered from."""
+    return pl.from_arrow(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+class _Shards:
+    """The sightings shard by shard, as often as they are wanted: a large dataset has too many to hold them all.
+
+    A sighting is a region that shows an attribute (its score passes its detector's threshold), or one in a named
+    cluster. Columns: phrase, kind, source, sample_id, region_id, score, threshold.
+    """
+
+    def __init__(self, run: Run, samples: pl.DataFrame) -> None:
+        self._run = run
+        self._limits = _limits(run, run.config.presence)
+        self._attributes = run.read("attributes", columns=["attribute_id", "phrase", "kind"]).unique()
+        self._clusters = _from_clusters(run, run.config.presence, samples)
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        columns = ["region_id", "sample_id", "attribute_id", "detector", "score", "agreement"]
+        for number, part in enumerate(self._run.scan("regions", columns)):
+            found = [self._from_attributes(part)]
+            yield pl.concat([*found, self._clusters[number]] if number in self._clusters else found)
+
+    def _from_attributes(self, part: pl.DataFrame) -> pl.DataFrame:
+        agreed = pl.col("agreement").is_null() | (pl.col("agreement") >= self._run.config.presence.min_agreement)
+        found = (
+            part.filter(pl.col("attribute_id").is_not_null(), agreed)
+            .join(self._limits, on="detector", maintain_order="left")
+            .filter(pl.col("score") >= pl.col("threshold"))
+            .join(self._attributes, on="attribute_id", maintain_order="left")
+        )
+        computed = pl.when(pl.col("detector").is_in(COMPUTED)).then(pl.lit("computed")).otherwise(pl.lit("attribute"))
+        return found.select("phrase", "kind", computed.alias("source"), "sample_id", "region_id", "score", "threshold")
+
+
+def _pairs(shards: Iterable[pl.DataFrame], samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns the candidates (`CANDIDATE` and their number), and candidate, column, best score of each photo's."""
+    number: dict[tuple[str, str, str], int] = {}
+    pairs = []
+    for part in shards:
+        best = part.group_by(*CANDIDATE, "sample_id", maintain_order=True).agg(pl.col("score").max())
+        for found in best.select(CANDIDATE).unique(maintain_order=True).iter_rows():
+            number.setdefault(found, len(number))
+        best = best.join(_numbered(number), on=CANDIDATE, maintain_order="left")
+        pairs.append(best.join(samples, on="sample_id", maintain_order="left").select("candidate", "column", "score"))
+    return _numbered(number), pl.concat(pairs) if pairs else pl.DataFrame()
+
+
+def _numbered(number: dict[tuple[str, str, str], int]) -> pl.DataFrame:
+    schema = dict.fromkeys(CANDIDATE, pl.String)
+    return pl.DataFrame(list(number), schema=schema, orient="row").with_row_index("candidate")
 
 
 def _limits(run: Run, config: PresenceConfig) -> pl.DataFrame:
     """Returns one row per detector: its name and its threshold."""
-    best = [
-        part.filter(pl.col("attribute_id").is_not_null())
-        .group_by("detector", "sample_id", "attribute_id", maintain_order=True)
-        .agg(pl.col("score").max())
-        .select("detector", "score")
-        for part in run.scan("regions", ["sample_id", "attribute_id", "detector", "score"])
-    ]
-    scores = {name: part["score"].to_numpy() for (name,), part in pl.concat(best).group_by("detector")}
+    scores: dict[str, list[np.ndarray]] = {}
+    for part in run.scan("regions", ["sample_id", "attribute_id", "detector", "score"]):
+        best = part.filter(pl.col("attribute_id").is_not_null()).group_by(
+            "detector", "sample_id", "attribute_id", maintain_order=True
+        )
+        for (name,), mine in best.agg(pl.col("score").max()).group_by("detector", maintain_order=True):
+            scores.setdefault(name, []).append(mine["score"].to_numpy())
+    scores = {name: np.concatenate(parts) for name, parts in scores.items()}
     found = thresholds(scores, config.thresholds, np.random.default_rng(run.config.seed))
     _log.info("a photo shows a phrase from a score of: %s", ", ".join(_said(*item) for item in found.items()))
     rows = {"detector": list(found), "threshold": [threshold.value for threshold in found.values()]}
@@ -141,17 +180,20 @@ def _said(detector: str, threshold: Threshold) -> str:
     return f"{detector} {threshold.value:g} ({threshold.origin})"
 
 
-def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> pl.DataFrame:
-    """Returns one row per class-agnostic region in a named cluster that is not too rare in every class.
+def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> dict[int, pl.DataFrame]:
+    """Returns, per part of the regions, one row per class-agnostic one in a named cluster not too rare in every class.
 
     A detected region that falls into a cluster is the detector's cue already, and its outline is another one.
     """
-    columns = ["region_id", "sample_id", "attribute_id"]
-    parts = [part.filter(pl.col("attribute_id").is_null()) for part in run.scan("regions", columns)]
-    of_region = pl.concat(parts).drop("attribute_id")
+    parts = [
+        _let_go(part.filter(pl.col("attribute_id").is_null()).drop("attribute_id")).with_columns(
+            part=pl.lit(number, pl.UInt32)
+        )
+        for number, part in enumerate(run.scan("regions", ["region_id", "sample_id", "attribute_id"]))
+    ]
     found = run.read("clusters", columns=["region_id", "distance", "phrase", "kind"])
     found = found.filter(pl.col("phrase").is_not_null())
-    found = found.join(of_region, on="region_id", maintain_order="left")
+    found = found.join(pl.concat(parts), on="region_id", maintain_order="left")
     sizes = samples.group_by("label").len("n_class")
     shares = (
         found.select("phrase", "sample_id").unique().join(samples, on="sample_id").group_by("phrase", "label").len("n")
@@ -159,17 +201,16 @@ def _from_clusters(run: Run, config: PresenceConfig, samples: pl.DataFrame) -> p
     common = shares.join(sizes, on="label").filter(pl.col("n") / pl.col("n_class") >= config.min_cluster_share)
     found = found.join(common.select("phrase").unique(), on="phrase", how="semi", maintain_order="left")
     score, limit = (1 - pl.col("distance")).alias("score"), pl.lit(None, pl.Float64).alias("threshold")
-    return found.select("phrase", "kind", pl.lit("cluster").alias("source"), "sample_id", "region_id", score, limit)
+    source = pl.lit("cluster").alias("source")
+    found = found.select("part", "phrase", "kind", source, "sample_id", "region_id", score, limit)
+    return {number: mine.drop("part") for (number,), mine in found.group_by("part", maintain_order=True)}
 
 
-def _sighting(candidates: pl.DataFrame, sightings: pl.DataFrame, sample_ids: pl.Series) -> Sighting:
-    column = dict(zip(sample_ids, range(len(sample_ids)), strict=True))
-    pairs = sightings.group_by("candidate", "sample_id", maintain_order=True).agg(pl.col("score").max())
-    rows = pairs["candidate"].to_numpy()
-    columns = np.array([column[s] for s in pairs["sample_id"]], np.int64)
-    shown = sparse.csr_matrix((np.ones(len(rows), bool), (rows, columns)), (len(candidates), len(sample_ids)))
+def _sighting(candidates: pl.DataFrame, pairs: pl.DataFrame, n_photos: int) -> Sighting:
+    rows, columns = pairs["candidate"].to_numpy(), pairs["column"].to_numpy()
+    shown = sparse.csr_matrix((np.ones(len(rows), bool), (rows, columns)), (len(candidates), n_photos))
     strength = np.bincount(rows, pairs["score"].to_numpy(), len(candidates))
-    return Sighting(*(candidates[name].to_list() for name in ("phrase", "kind", "source")), shown, strength)
+    return Sighting(*(candidates[name].to_list() for name in CANDIDATE), shown, strength)
 
 
 def _named(candidates: pl.DataFrame, owner: np.ndarray, attributes: pl.DataFrame) -> pl.DataFrame:
@@ -218,7 +259,6 @@ def _cues(sightings: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
             pl.col("threshold").max(),
             pl.col("region_id").unique(maintain_order=True).alias("region_ids"),
         )
-        .sort("cue_id", "sample_id")
     )
 
 

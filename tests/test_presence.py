@@ -107,6 +107,14 @@ def test_a_photo_shows_a_cue_when_a_region_passes_its_detectors_threshold(run):
     assert cliff["score"][0] == pytest.approx(4.5)
 
 
+def test_presences_are_the_same_however_the_regions_are_cut_into_parts(run):
+    whole = presence.STAGE.work(run, None)
+    regions = run.read("regions")
+    for part, rows in enumerate((regions[:3], regions[3:3], regions[3:])):
+        run.write("regions", rows, shard=part, fingerprint="f")
+    assert presence.STAGE.work(run, None).equals(whole)
+
+
 def test_the_threshold_is_kept_and_said_and_a_cluster_has_none(run, caplog):
     with caplog.at_level(logging.INFO):
         found = presence.STAGE.work(run, None)
