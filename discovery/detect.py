@@ -95,7 +95,7 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
     samples = run.read("samples", shard=shard, columns=["sample_id", "uri"])
     paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
     batches = decode_batches(paths, config.compute.batch_size, max_pixels=config.dataset.max_pixels)
-    detectors, embed, first = _detectors(config), config.embed, read_choice(config.detect.box_detector).name
+    detectors, embed, first = _detectors(config), config.embed, _named(config.detect.box_detector)
     second, floor = _second(config)
     frames, start = [], 0
     for images in batches:
@@ -118,8 +118,14 @@ def _detectors(config: RunConfig) -> dict[str, Detector]:
     settings = ["appearance", "text", config.detect.box_detector]
     if config.detect.exemplars:
         settings.insert(0, f"exemplar:{config.detect.exemplar_model}")
-    named = {read_choice(setting).name: setting for setting in settings}
+    named = {_named(setting): setting for setting in settings}
     return {name: load_detector(setting, config.detect, config.compute) for name, setting in named.items()}
+
+
+def _named(setting: str) -> str:
+    """Returns what `regions` calls a detector; scores under one name must be comparable."""
+    choice = read_choice(setting)
+    return "exemplar_owlv2" if setting.startswith("exemplar:owlv2") else choice.name
 
 
 def _second(config: RunConfig) -> tuple[Detector | None, float]:
@@ -129,7 +135,7 @@ def _second(config: RunConfig) -> tuple[Detector | None, float]:
         return None, 0.0
     if setting == config.detect.box_detector:
         raise ConfigError(f"detect.vote_with = {setting!r} is the box detector itself; name another one")
-    prior = PRIORS.get(read_choice(setting).name, OTHER)
+    prior = PRIORS.get(_named(setting), OTHER)
     return load_detector(setting, config.detect, config.compute), prior.value
 
 

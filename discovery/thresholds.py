@@ -38,10 +38,12 @@ PRIORS = {
     "mm_grounding_dino": Prior(0.3, 0.2, 0.6),
     "yolo_world": Prior(0.25, 0.05, 0.6),
     "yoloe": Prior(0.25, 0.1, 0.6),
-    "exemplar": Prior(0.8, 0.5, 0.98),
+    "exemplar": Prior(0.4, 0.3, 0.98),
+    "exemplar_owlv2": Prior(0.6, 0.3, 0.98),
 }
 """conse is in standard deviations. The computed ones are built to hold at 0.5, so little is left to learn there. The
-open-set models' are their makers' usual thresholds: none of their real weights was run here (docs/backends.md)."""
+open-set models' are their makers' usual thresholds: none of their real weights was run here (docs/backends.md).
+exemplar is what parts planted stickers from their absence with the offline encoder (docs/benchmarks.md)."""
 OTHER = Prior(0.5, 0.05, 0.95)
 """Any other detector whose scores lie in [0, 1]."""
 

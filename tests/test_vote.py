@@ -128,7 +128,7 @@ def test_a_run_with_a_vote_and_pictures_writes_agreement(tmp_path, make_photos):
     kinds = found.group_by("detector", "attribute_id").agg(pl.col("agreement").null_count() == pl.len()).rows()
     assert sorted(kinds, key=str) == [
         ("agnostic", None, True),
-        ("exemplar", "stamp", True),
+        ("exemplar_owlv2", "stamp", True),
         ("owlv2", "cliff", False),
     ]
     assert found["region_id"].n_unique() == len(found)
