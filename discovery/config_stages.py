@@ -141,6 +141,19 @@ class RetrainConfig(Part):
         description="values of C that are tried on held-out photos",
     )
     fits: Count = Field(10, description="dfr: fits on different draws that are averaged")
+    epochs: Count = Field(200, description="groupdro: full-batch steps")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.03, description="groupdro: of Adam")
+    group_step: Annotated[float, Field(gt=0)] = Field(0.05, description="groupdro: η of the groups' weights")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="groupdro: half the sum of squares times this"
+    )
+    jtt_factor: Annotated[float, Field(ge=1)] = Field(
+        5.0, description="jtt: weight of a photo that the first fit gets wrong"
+    )
+    wise_with: str = Field("dfr", description="wise: the repair that is interpolated with")
+    callable: str | None = Field(
+        None, description="python: 'package.module:function', repairs.python_hook.Training → a model"
+    )
 
 
 class AskConfig(Part):

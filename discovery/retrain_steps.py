@@ -98,12 +98,6 @@ def task_of(job: Job, told: Told = lambda *_: None) -> Task:
             f"one class is left to fit on: {fitted['label'][0]!r}; a repair compares classes, so add photos"
         )
     groups = combine(label, shown, own, (model.classes, phrases), job.config.min_group)
-    if len(groups.names) == len(np.unique(label)):
-        raise DataError(
-            f"no group to balance: in the photos to fit on, {', '.join(map(repr, phrases[:3]))} is shown by all or by "
-            f"none of a class (but for fewer than retrain.min_group = {job.config.min_group}); add photos that break "
-            "the tie, or take --method project or augment"
-        )
     return Task(
         run=job.before,
         config=job.config,

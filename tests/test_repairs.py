@@ -10,11 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from discovery.backends.roles import Head
 from discovery.config import RetrainConfig, make_config
 from discovery.cue_groups import combine
-from discovery.errors import BackendError, ConfigError
+from discovery.errors import BackendError, ConfigError, DataError
 from discovery.repairs.dfr import balanced_draw
 from discovery.repairs.linear_fit import Penalty, Scaled, fit_linear
 from discovery.repairs.menu import REPAIRS, load_repair
+from discovery.repairs.project import eraser
 from discovery.repairs.task import Task, group_accuracy
+from discovery.repairs.wise import between
 from discovery.run import Run
 
 CLASSES = ("cat", "dog", "owl")
@@ -47,7 +49,7 @@ def fit_erm(features: np.ndarray, label: np.ndarray) -> Head:
 @pytest.fixture
 def task(rng, tmp_path) -> Task:
     features, label, shown = draw(rng, 600, tied=0.9)
-    config = RetrainConfig(fits=3, inverse_regularisation=(1.0, 0.1))
+    config = RetrainConfig(fits=3, inverse_regularisation=(1.0, 0.1), epochs=100)
     return Task(
         run=Run(tmp_path, make_config({"dataset": {"root": "photos"}})),
         config=config,
@@ -93,7 +95,10 @@ def test_a_constant_feature_does_no_harm_and_nan_is_named(rng):
         fit_erm(features, label)
 
 
-@pytest.mark.parametrize("name", REPAIRS)
+LINEAR = [name for name in REPAIRS if name in ("dfr", "reweight", "groupdro", "jtt", "project", "wise")]
+
+
+@pytest.mark.parametrize("name", LINEAR)
 def test_a_repair_lifts_the_worst_group(name, task):
     before = judged(task.head())
     after = judged(load_repair(name)(task).head)
@@ -101,13 +106,13 @@ def test_a_repair_lifts_the_worst_group(name, task):
     assert after[1] > before[1]
 
 
-@pytest.mark.parametrize("name", REPAIRS)
+@pytest.mark.parametrize("name", LINEAR)
 def test_a_repair_is_the_same_each_time(name, task):
     one, two = (load_repair(name)(task).head for _ in range(2))
     np.testing.assert_array_equal(one.coef, two.coef)
 
 
-@pytest.mark.parametrize("name", ["dfr", "reweight"])
+@pytest.mark.parametrize("name", ["dfr", "reweight", "groupdro"])
 def test_it_is_the_groups_that_help_not_the_refit(name, task, rng):
     mixed = replace(task.groups, of=_shuffled_within(task.groups.of, task.label, rng))
     told, mistold = (judged(load_repair(name)(t).head)[0] for t in (task, replace(task, groups=mixed)))
@@ -119,6 +124,69 @@ def _shuffled_within(of: np.ndarray, label: np.ndarray, rng: np.random.Generator
     for y in np.unique(label):
         mixed[label == y] = rng.permutation(of[label == y])
     return mixed
+
+
+@pytest.mark.parametrize("name", ["dfr", "reweight", "groupdro"])
+def test_without_an_exception_to_the_tie_there_is_nothing_to_balance(name, task):
+    alone = combine(task.label, np.zeros((600, 3), bool), np.eye(3, dtype=bool), (CLASSES, "abc"), 4)
+    with pytest.raises(DataError, match=r"no group to balance.*'sofa'.*retrain\.min_group = 4"):
+        load_repair(name)(replace(task, groups=alone))
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(task):
+    whole = load_repair("groupdro")(task)
+    seen = []
+
+    def stop(epoch: int, _: int) -> None:
+        seen.append(epoch)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_repair("groupdro")(replace(task, progress=stop))
+    again = []
+    resumed = load_repair("groupdro")(replace(task, progress=lambda epoch, _: again.append(epoch)))
+    assert again[0] == seen[-1] + 10
+    np.testing.assert_array_equal(resumed.head.coef, whole.head.coef)
+    assert resumed.facts == whole.facts
+    assert not list(task.folder.glob("*.pt"))
+
+
+def test_a_training_that_diverges_names_the_setting(task):
+    wild = replace(task, config=task.config.model_copy(update={"learning_rate": 1e30}))
+    with pytest.raises(BackendError, match=r"repair of 'sofa', .* by groupdro diverged: lower retrain\.learning_rate"):
+        load_repair("groupdro")(wild)
+
+
+def test_after_the_projection_no_linear_layer_tells_the_cue_within_a_class(task):
+    features, shown = task.features().astype(float), task.shown.astype(float)
+    factors, mean = eraser(features, shown, task.label)
+    out, into = factors.transpose(2, 0, 1)
+    blind = features - (features - mean) @ into @ out.T
+    for values, least in ((features, 0.5), (blind, 0.0)):
+        inside = np.concatenate([values[task.label == y] - values[task.label == y].mean(axis=0) for y in range(3)])
+        told = np.concatenate([shown[task.label == y] - shown[task.label == y].mean(axis=0) for y in range(3)])
+        share = 1 - ((told - inside @ np.linalg.lstsq(inside, told)[0]) ** 2).sum() / (told**2).sum()
+        assert share > least if least else share < 0.02
+
+
+def test_interpolation_is_told_as_a_curve_from_the_model_to_its_repair(task):
+    made = load_repair("wise")(task)
+    curve = made.facts["curve"]
+    assert [point["alpha"] for point in curve] == [round(0.1 * i, 1) for i in range(11)]
+    assert (
+        made.facts["alpha"] == max(curve, key=lambda p: (p["worst_group"], p["mean_of_groups"], -p["alpha"]))["alpha"]
+    )
+    own, other = task.head(), load_repair("dfr")(task).head
+    np.testing.assert_allclose(between(own, other, 0.0).coef, own.coef)
+    np.testing.assert_allclose(between(own, other, 1.0).coef, other.coef)
+
+
+def test_jtt_knows_no_group(task, rng):
+    other = replace(task, groups=replace(task.groups, of=_shuffled_within(task.groups.of, task.label, rng)))
+    blind = [load_repair("jtt")(t) for t in (task, other)]
+    assert 0 < blind[0].facts["first_fit_errors"] < 300
+    np.testing.assert_allclose(blind[0].head.coef, blind[1].head.coef)
 
 
 def test_a_draw_holds_every_group_equally_often(rng):

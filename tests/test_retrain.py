@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -249,3 +250,58 @@ def test_facts_are_strict_json(leaning_run):
     assert facts["photos"] == {
         **{"fitted": 120, "judged": 60, "judged_by_split": {"test": 60}, "judged_beyond_fit_split": True}
     }
+
+
+# --- a user's own training --------------------------------------------------------------------------------------------
+
+HOOK = """
+import numpy as np
+from discovery.backends.roles import Head
+
+def without_the_corner(training):
+    assert training.mask(int(np.flatnonzero(training.shown[:, 0])[0]), 0)[:8, :8].all()
+    assert not training.mask(int(np.flatnonzero(~training.shown[:, 0])[0]), 0).any()
+    assert all(path.is_file() for path in training.paths)
+    assert len(training.paths) == len(training.label) == len(training.weight) == len(training.group) == 120
+    head = training.task.head()
+    coef = head.coef.copy()
+    coef[:, 3] = 0
+    return Head(head.classes, coef, np.zeros(2))
+
+def nothing(training):
+    return 3
+
+def no_file(training):
+    return training.folder / "absent.pt"
+"""
+
+
+@pytest.fixture
+def hook(tmp_path, monkeypatch):
+    (tmp_path / "own_training.py").write_text(HOOK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "retrain.callable=own_training:"
+    sys.modules.pop("own_training", None)
+
+
+def test_a_users_training_gets_photos_groups_and_masks_and_gives_back_a_layer(leaning_run, hook):
+    outcome = retrain(leaning_run, settings(leaning_run, "retrain.method=python", f"{hook}without_the_corner"))
+    assert {row["outcome"] for row in outcome.facts["cues"] if row["role"] == "chosen"} == {"repaired"}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nothing", r"must return a model file .* or a Head, got int"),
+        ("no_file", r"returned '.*absent\.pt', where there is no file"),
+        ("missing", r"cannot import retrain\.callable 'own_training:missing'"),
+    ],
+)
+def test_what_a_users_training_must_give_back_is_named(name, says, leaning_run, hook):
+    with pytest.raises(BackendError, match=says):
+        retrain(leaning_run, settings(leaning_run, "retrain.method=python", hook + name))
+
+
+def test_a_users_training_must_be_named(leaning_run):
+    with pytest.raises(ConfigError, match=r"needs retrain\.callable"):
+        retrain(leaning_run, settings(leaning_run, "retrain.method=python"))

@@ -140,7 +140,7 @@ class PythonClassifier:
 
     def __init__(self, config: ModelConfig, compute: ComputeConfig, head: Head) -> None:
         self.classes = head.classes
-        self._call = _import_callable(config.callable or "")
+        self._call = import_callable(config.callable or "")
         whole = WholeImage()
         self.view, self.field = whole.view, whole.field
 
@@ -209,7 +209,7 @@ class FeaturedPython(PythonClassifier):
 
 
 def _python(config: ModelConfig, compute: ComputeConfig, head: Head) -> Classifier:
-    call = _import_callable(config.callable or "")
+    call = import_callable(config.callable or "")
     featured = hasattr(call, "features") and hasattr(call, "linear")
     return (FeaturedPython if featured else PythonClassifier)(config, compute, head)
 
@@ -246,7 +246,7 @@ def model_state(config: ModelConfig) -> list[tuple[str, int, int]]:
     A model that is served, or fetched from a hub, may change without a trace here.
     """
     if config.kind == "python":
-        module = sys.modules[_import_callable(config.callable or "").__module__]
+        module = sys.modules[import_callable(config.callable or "").__module__]
         return files_state(getattr(module, "__file__", None))
     if config.kind in ("probe", "clip_zero_shot"):
         return checkpoint_state(config.backbone if config.kind == "probe" else config.path or "")
@@ -273,18 +273,23 @@ def _load_torch(path: Path, device):
         ) from error
 
 
-def _import_callable(name: str) -> Callable:
+def import_callable(name: str, key: str = "model.callable") -> Callable:
+    """Imports 'package.module:callable', which a setting names, from the working directory.
+
+    Raises:
+        ConfigError, BackendError: it has another form, or cannot be imported or called.
+    """
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
-        raise ConfigError(f"model.callable wants 'package.module:callable', got {name!r}")
+        raise ConfigError(f"{key} wants 'package.module:callable', got {name!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BackendError(
-            f"cannot import model.callable {name!r}: {error}; it is looked up from the working directory"
+            f"cannot import {key} {name!r}: {error}; it is looked up from the working directory"
         ) from error
     if not callable(found):
-        raise BackendError(f"model.callable {name!r} is a {type(found).__name__}, not a function of images")
+        raise BackendError(f"{key} {name!r} is a {type(found).__name__}, not a function")
     return found

@@ -6,34 +6,35 @@ group has as many photos, its strength chosen by worst-group accuracy on held-ou
 
 import numpy as np
 
+from discovery.backends.roles import Head
 from discovery.repairs.linear_fit import Penalty, Scaled, fit_linear
-from discovery.repairs.task import Repaired, Task, merit, out_of_fold
+from discovery.repairs.task import Repaired, Task, choose_strength, need_groups
 
 
 def repair(task: Task) -> Repaired:
     """Fits the layer; see `repairs.task.Repair`."""
+    need_groups(task)
     scaled = Scaled.of(task.features())
-    scores, grid = {}, task.config.inverse_regularisation
-    for done, inverse in enumerate(grid):
-        task.progress(done, len(grid) + 1)
-        right = out_of_fold(task, lambda kept, c=inverse: _fitted(task, scaled, kept, c, fits=1))
-        scores[inverse] = merit(right, task.groups)
-    best = max(scores, key=lambda inverse: (*scores[inverse], -inverse))
-    head = _fitted(task, scaled, np.ones(len(task.label), bool), best, fits=task.config.fits)
-    chosen = [{"C": c, "worst_group": worst, "mean_of_groups": mean} for c, (worst, mean) in scores.items()]
-    return Repaired(head, facts={"inverse_regularisation": best, "held_out": chosen})
+
+    def path(kept: np.ndarray, grid: list[float]) -> list[Head]:
+        rows, heads, weights = balanced_draw(task.groups.of, kept, task.rng("draws")), [], None
+        for inverse in grid:
+            weights = _fitted(task, scaled, rows, inverse, weights)
+            heads.append(scaled.head(weights, task.classes))
+        return heads
+
+    best, told = choose_strength(task, path)
+    rng, everyone, fits = task.rng("draws"), np.ones(len(task.label), bool), []
+    for _ in range(task.config.fits):
+        rows = balanced_draw(task.groups.of, everyone, rng)
+        fits.append(_fitted(task, scaled, rows, best, fits[-1] if fits else None))
+    head = scaled.head(np.mean(fits, axis=0), task.classes)
+    return Repaired(head, facts={"inverse_regularisation": best, "held_out": told})
 
 
-def _fitted(task: Task, scaled: Scaled, kept: np.ndarray, inverse: float, *, fits: int):
-    rng, weights = task.rng("draws"), []
-    for _ in range(fits):
-        rows = balanced_draw(task.groups.of, kept, rng)
-        ones = np.ones(len(rows))
-        penalty = Penalty("l1", inverse)
-        start = weights[-1] if weights else None
-        part = scaled.rows(rows)
-        weights.append(fit_linear(part, task.label[rows], ones, len(task.classes), penalty, start))
-    return scaled.head(np.mean(weights, axis=0), task.classes)
+def _fitted(task: Task, scaled: Scaled, rows: np.ndarray, inverse: float, start: np.ndarray | None) -> np.ndarray:
+    penalty, ones = Penalty("l1", inverse), np.ones(len(rows))
+    return fit_linear(scaled.rows(rows), task.label[rows], ones, len(task.classes), penalty, start)
 
 
 def balanced_draw(group: np.ndarray, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -44,8 +45,4 @@ def balanced_draw(group: np.ndarray, kept: np.ndarray, rng: np.random.Generator)
     """
     members = [np.flatnonzero(kept & (group == g)) for g in np.unique(group[kept])]
     size = int(np.median([len(rows) for rows in members]))
-    return np.concatenate([_spread(rng.permutation(rows), size) for rows in members])
-
-
-def _spread(rows: np.ndarray, size: int) -> np.ndarray:
-    return np.resize(rows, size)
+    return np.concatenate([np.resize(rng.permutation(rows), size) for rows in members])

@@ -1,12 +1,17 @@
 """Names of repairs → the functions that carry them out."""
 
 from discovery.errors import ConfigError
-from discovery.repairs import dfr, reweight
+from discovery.repairs import dfr, groupdro, jtt, project, python_hook, reweight, wise
 from discovery.repairs.task import Repair
 
 REPAIRS: dict[str, Repair] = {
     "dfr": dfr.repair,
     "reweight": reweight.repair,
+    "groupdro": groupdro.repair,
+    "jtt": jtt.repair,
+    "project": project.repair,
+    "wise": wise.repair,
+    "python": python_hook.repair,
 }
 
 

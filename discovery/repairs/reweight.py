@@ -2,32 +2,31 @@
 
 import numpy as np
 
+from discovery.backends.roles import Head
 from discovery.cue_groups import balanced_weights
 from discovery.repairs.linear_fit import Penalty, Scaled, fit_linear
-from discovery.repairs.task import Repaired, Task, merit, out_of_fold
+from discovery.repairs.task import Repaired, Task, choose_strength, need_groups
 
 
 def repair(task: Task) -> Repaired:
     """Fits the layer; see `repairs.task.Repair`."""
+    need_groups(task)
     return fit_weighted(task, balanced_weights(task.groups))
 
 
 def fit_weighted(task: Task, weight: np.ndarray) -> Repaired:
     """Fits the layer with (n,) weights, the strength of its L2 penalty chosen on held-out photos."""
-    scaled = Scaled.of(task.features())
+    scaled, n_classes = Scaled.of(task.features()), len(task.classes)
 
-    def fitted(kept: np.ndarray, inverse: float):
-        rows = np.flatnonzero(kept)
-        penalty = Penalty("l2", inverse)
-        n_classes = len(task.classes)
-        weights = fit_linear(scaled.rows(rows), task.label[rows], weight[rows], n_classes, penalty, None)
-        return scaled.head(weights, task.classes)
+    def path(kept: np.ndarray, grid: list[float]) -> list[Head]:
+        rows, heads, weights = np.flatnonzero(kept), [], None
+        part = scaled.rows(rows)
+        for inverse in grid:
+            penalty = Penalty("l2", inverse)
+            weights = fit_linear(part, task.label[rows], weight[rows], n_classes, penalty, weights)
+            heads.append(scaled.head(weights, task.classes))
+        return heads
 
-    scores, grid = {}, task.config.inverse_regularisation
-    for done, inverse in enumerate(grid):
-        task.progress(done, len(grid) + 1)
-        scores[inverse] = merit(out_of_fold(task, lambda kept, c=inverse: fitted(kept, c)), task.groups)
-    best = max(scores, key=lambda inverse: (*scores[inverse], -inverse))
-    chosen = [{"C": c, "worst_group": worst, "mean_of_groups": mean} for c, (worst, mean) in scores.items()]
-    everyone = np.ones(len(task.label), bool)
-    return Repaired(fitted(everyone, best), facts={"inverse_regularisation": best, "held_out": chosen})
+    best, told = choose_strength(task, path)
+    (head,) = path(np.ones(len(task.label), bool), [best])
+    return Repaired(head, facts={"inverse_regularisation": best, "held_out": told})

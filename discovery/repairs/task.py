@@ -12,9 +12,12 @@ import polars as pl
 from discovery.backends.roles import Classifier, Head
 from discovery.config import RetrainConfig
 from discovery.cue_groups import Groups
+from discovery.errors import DataError
 from discovery.run import Run
 
 FOLDS = 3
+SHRUNK_BY = 5
+"""Photos that a group's accuracy counts for less when choices are made by it (see `merit`)."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,17 @@ class Repair(Protocol):
         """
 
 
+def need_groups(task: Task) -> None:
+    """Raises DataError when each class is one group: there is nothing to balance."""
+    if len(task.groups.names) > len(np.unique(task.label)):
+        return
+    phrases = ", ".join(map(repr, task.cues["phrase"].unique(maintain_order=True).head(3)))
+    raise DataError(
+        f"no group to balance: in the photos to fit on, {phrases} is shown by all or by none of a class (but for fewer "
+        f"than retrain.min_group = {task.config.min_group}); add photos that break the tie, or take --method project"
+    )
+
+
 def group_accuracy(right: np.ndarray, groups: Groups) -> np.ndarray:
     """Returns (groups,) shares of right photos; NaN for a group without one."""
     hits = np.bincount(groups.of, weights=right, minlength=len(groups.names))
@@ -121,7 +135,36 @@ def out_of_fold(task: Task, fit: Callable[[np.ndarray], Head]) -> np.ndarray:
     return right
 
 
+def choose_strength(task: Task, path: Callable[[np.ndarray, list[float]], list[Head]]) -> tuple[float, list[dict]]:
+    """Returns the C whose layers are best on the folds they were not fitted on, and how all did.
+
+    Args:
+        task: gives photos, groups and the values of C.
+        path: (n,) bool, the photos to be fitted on, and values of C, the smallest first → a layer for each.
+    """
+    folds, features, grid = task.folds(), task.features(), sorted(task.config.inverse_regularisation)
+    right = np.zeros((len(grid), len(task.label)), bool)
+    for fold in range(FOLDS):
+        task.progress(fold, FOLDS + 1)
+        held = folds == fold
+        if held.any():
+            for row, head in enumerate(path(~held, grid)):
+                right[row, held] = head.logits(features[held]).argmax(axis=1) == task.label[held]
+    scores = [merit(row, task.groups) for row in right]
+    best = max(range(len(grid)), key=lambda row: (*scores[row], -row))
+    told = [
+        {"C": c, "worst_group": worst, "mean_of_groups": mean} for c, (worst, mean) in zip(grid, scores, strict=True)
+    ]
+    return grid[best], told
+
+
 def merit(right: np.ndarray, groups: Groups) -> tuple[float, float]:
-    """Returns what choices are ordered by: worst-group accuracy, then the mean over groups."""
-    accuracy = group_accuracy(right, groups)
-    return float(np.nanmin(accuracy)), float(np.nanmean(accuracy))
+    """Returns what choices are ordered by: worst-group accuracy, then the mean over groups.
+
+    Each group's accuracy is first drawn towards that mean as if by `SHRUNK_BY` more photos: the worst of many groups of
+    four photos is else the one that had bad luck.
+    """
+    accuracy, sizes = group_accuracy(right, groups), groups.sizes
+    mean = float(np.nanmean(accuracy))
+    drawn = (np.nan_to_num(accuracy) * sizes + SHRUNK_BY * mean) / (sizes + SHRUNK_BY)
+    return float(drawn[sizes > 0].min()), mean
