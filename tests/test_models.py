@@ -270,6 +270,26 @@ def test_a_model_without_a_linear_end_is_audited_and_gives_no_features(tmp_path,
         model.linear()
 
 
+@pytest.mark.parametrize("kind", ["hf", "clip_zero_shot"])
+def test_half_precision_changes_answers_slightly_and_finds_the_same_layer(kind, config_of, monkeypatch):
+    from discovery.backends import checkpoint
+    from discovery.backends.joint import load_joint
+
+    whole = load_classifier(config_of(kind), COMPUTE, Head(CLASSES))
+    views = [whole.view(image) for image in images()]
+    load = checkpoint.load_model
+    for user in ("classifier_hf", "joint"):
+        halved = lambda *given, **options: load(*given, **options).half()  # noqa: E731
+        monkeypatch.setattr(f"discovery.backends.{user}.load_model", halved)
+    load_joint.cache_clear()
+    half = load_classifier(config_of(kind), COMPUTE, Head(CLASSES))
+    load_joint.cache_clear()
+    assert half.features(views).dtype == np.float32
+    np.testing.assert_allclose(half.predict(views), whole.predict(views), atol=0.05)
+    np.testing.assert_allclose(half.linear().coef, whole.linear().coef, rtol=0.02, atol=0.05)
+    assert np.abs(half.predict(views) - whole.predict(views)).max() > 0
+
+
 @pytest.mark.parametrize("number", ["FLOAT", "FLOAT16", "DOUBLE", "UINT8"])
 @pytest.mark.parametrize(("batch", "last"), [("n", False), ("n", True), (3, False), (1, True)])
 def test_onnx_layouts_batches_and_numbers(tmp_path, batch, last, number):

@@ -10,6 +10,8 @@ from PIL import Image
 from tiny_checkpoints import save_clip, save_dinov2, save_owlv2
 
 from discovery import discover
+from discovery.backends.encoder import ENCODERS, load_encoder
+from discovery.backends.text import TEXTS, load_text
 from discovery.config import make_config
 from discovery.corridor import STAGES, plan
 
@@ -60,9 +62,18 @@ def config(folders, photos, tmp_path_factory):
     }
 
 
+def _packaged(*_: object) -> None:
+    raise AssertionError("a packaged model was loaded, though the configuration names checkpoints alone")
+
+
 @pytest.fixture(scope="module")
 def run(config, tmp_path_factory):
-    return discover(make_config(config), tmp_path_factory.mktemp("run"))
+    load_text.cache_clear()
+    load_encoder.cache_clear()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(TEXTS, "minilm", _packaged)
+        patched.setitem(ENCODERS, "efficientnet_lite0", _packaged)
+        return discover(make_config(config), tmp_path_factory.mktemp("run"))
 
 
 def test_every_stage_works_on_checkpoints(run):

@@ -142,7 +142,7 @@ ENCODERS: dict[str, Callable[[str | None, ComputeConfig], Encoder]] = {
 }
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)  # of regions, of a probe, and one that names clusters
 def load_encoder(setting: str, compute: ComputeConfig) -> Encoder:
     """Loads an encoder by its setting, `name` or `name:checkpoint`, once per process.
 

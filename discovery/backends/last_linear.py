@@ -13,8 +13,8 @@ from discovery.errors import BackendError
 if TYPE_CHECKING:
     import torch
 
-TOLERANCE = 1e-3
-"""Of the largest logit: how far features × layer may lie from what the network says; half precision needs more."""
+TOLERANCE, TOLERANCE_HALF = 1e-3, 2e-2
+"""Of the largest logit: how far features × layer may lie from what the network says, in single and half precision."""
 
 
 class NetClassifier:
@@ -73,6 +73,7 @@ class NetClassifier:
 
         shape = (2, *self._sight.shape, 3)
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        tolerance = TOLERANCE if self._dtype == torch.float32 else TOLERANCE_HALF
         layers = [part for part in self._net.modules() if isinstance(part, torch.nn.Linear)]
         for layer in reversed(layers):
             if layer.out_features != len(self.classes):
@@ -82,7 +83,7 @@ class NetClassifier:
                 continue
             given, said = seen[0].double(), seen[1].double()
             again = given @ layer.weight.double().T + (0 if layer.bias is None else layer.bias.double())
-            if again.shape == said.shape and (again - said).abs().max() <= TOLERANCE * (1 + said.abs().max()):
+            if again.shape == said.shape and (again - said).abs().max() <= tolerance * (1 + said.abs().max()):
                 return layer
         raise BackendError(
             f"the head of {self._source} cannot be found: no linear layer gives its logits; "

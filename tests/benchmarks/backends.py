@@ -13,21 +13,28 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tiny_checkpoints, which the tests share
 
 from tiny_checkpoints import (
     clip_tokenizer,
     save_clip,
+    save_dinov2,
     save_grounding_dino,
     save_owlv2,
     save_owlvit,
+    save_siglip,
     save_yolo,
     text_settings,
 )
+from transformers import AutoModel
 
+from discovery.backends.checkpoint import load_model
 from discovery.backends.detector import Phrase, load_detector
+from discovery.backends.encoder import load_encoder
 from discovery.config import ComputeConfig, DetectConfig
+from discovery.images import resize
 
 PHRASES = (1, 8, 32, 128)
 
@@ -84,6 +91,64 @@ def _save_base_owlv2(folder: Path) -> Path:
     return folder
 
 
+REGIONS = 20
+
+
+def encoders(options: argparse.Namespace) -> None:
+    """Dense embedding of 20 regions per photo over a bare forward of the same network, its tensors ready or not."""
+    print(f"## encoders: {REGIONS} regions per photo (device {options.device})\n")
+    print("| encoder | ms per photo: bare forward | resized, then forward | embedded | over bare | over resized |")
+    print("|---|---|---|---|---|---|")
+    for title, name, save, n in (
+        ("clip, 2 layers, 64 px", "clip", save_clip, 32),
+        ("siglip, 2 layers, 64 px", "siglip", save_siglip, 32),
+        ("dinov2, 2 layers, 64 px", "dinov2", save_dinov2, 32),
+        ("clip, ViT-B/32, 224 px", "clip", _save_clip_b32, 8),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            turns = _embed_seconds(name, str(save(Path(folder))), n, options)
+        times = " | ".join(f"{1e3 * t / n:.1f}" for t in np.median(turns, axis=0))
+        over = " | ".join(f"{np.median(turns[:, 2] / turns[:, i]):.2f}" for i in (0, 1))
+        print(f"| {title} | {times} | {over} |", flush=True)
+
+
+def _embed_seconds(name: str, checkpoint: str, n: int, options: argparse.Namespace) -> np.ndarray:
+    """Returns (repeats, 3) seconds for n photos: bare forward, resized and forward, embedded; taken in turn."""
+    compute = ComputeConfig(device=options.device)
+    encoder = load_encoder(f"{name}:{checkpoint}", compute)
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(n)]
+    corners = np.sort(rng.uniform(0, 480, (n, REGIONS, 2, 2)), axis=2)
+    boxes = [np.concatenate([one[:, 0], one[:, 1] + 1], axis=1).astype(np.float32) for one in corners]
+    model, side = load_model(AutoModel, checkpoint, compute), encoder.input_px
+    tower = getattr(model, "vision_model", model)
+    ready = torch.rand(n, 3, side, side, device=model.device, dtype=model.dtype)
+
+    def forward(batch: torch.Tensor) -> None:
+        with torch.inference_mode():
+            tower(pixel_values=batch.to(model.device, model.dtype)).last_hidden_state.cpu()
+
+    def resized() -> None:
+        pixels = np.stack([resize(photo, side, side) for photo in photos])
+        forward((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5)
+
+    works = (lambda: forward(ready), resized, lambda: encoder.embed(photos, boxes))
+    for work in works:
+        work()
+    return np.array([[_timed(work) for work in works] for _ in range(options.repeats)])
+
+
+def _save_clip_b32(folder: Path) -> Path:
+    """Saves a CLIP of the published ViT-B/32 size with random weights."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    tokenizer = clip_tokenizer()
+    config = CLIPConfig(text_config=text_settings(tokenizer))
+    CLIPModel(config).save_pretrained(folder)
+    CLIPProcessor(image_processor=CLIPImageProcessor(), tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
 def _timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Returns the seconds of one call; what a thread computed where others share the machine, or the wall's."""
     start = clock()
@@ -91,7 +156,7 @@ def _timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_co
     return clock() - start
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {"detectors": detectors}
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {"detectors": detectors, "encoders": encoders}
 
 
 def main() -> None:
