@@ -22,6 +22,7 @@ from discovery.config_stages import (
     AssociateConfig,
     ClusterConfig,
     DatasetConfig,
+    ExplainConfig,
     ExportConfig,
     PresenceConfig,
     RankConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "DatasetConfig",
     "DetectConfig",
     "EmbedConfig",
+    "ExplainConfig",
     "ExportConfig",
     "MllmConfig",
     "ModelConfig",
@@ -74,6 +76,7 @@ class RunConfig(BaseSettings):
     rank: RankConfig = RankConfig()
     report: ReportConfig = ReportConfig()
     export: ExportConfig = ExportConfig()
+    explain: ExplainConfig = ExplainConfig()
     ask: AskConfig = AskConfig()
     retrain: RetrainConfig = RetrainConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -166,3 +166,17 @@ class AskConfig(Part):
     options: Annotated[int, Field(ge=2, le=26)] = Field(4, description="classes that a choice is among")
     orders: Count = Field(4, description="orders in which the options of a choice are named")
     max_questions: Annotated[int, Field(ge=0)] = Field(0, description="refuses to begin with more; 0 for no limit")
+
+
+class ExplainConfig(Part):
+    """How one photo is taken apart, and what a set of its regions is worth."""
+
+    regions: Literal["grid", "superpixels", "cues"] = Field("grid", description="what is removed as a whole")
+    side: Annotated[int, Field(ge=1, le=32)] = Field(7, description="cells per side of a grid; its square superpixels")
+    fills: tuple[Literal["blur", "mean", "inpaint"], ...] = Field(
+        ("blur", "mean"), min_length=2, description="ways to fill a removed region; an answer must flip under each"
+    )
+    insertion: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of p(class | only the regions)")
+    deletion: Annotated[float, Field(gt=0)] = Field(1.0, description="weight of 1 - p(class | without the regions)")
+    confidence: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of a sure answer to the regions alone")
+    diversity: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of regions unlike each other")

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.ending import polite
+from flows.screen import show as _show
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from discovery.config import RunConfig
     from discovery.run import Run
     from flows.engine import Order
@@ -235,6 +234,24 @@ def ask(
         typer.echo(str(made.path / FILE))
 
 
+@app.command(epilog="Example: discovery explain photo.jpg --run runs/bar")
+def explain(
+    photo: Annotated[Path, typer.Argument(metavar="IMAGE", help="The photo, of the run or any other.")],
+    run_dir: Annotated[Path, typer.Option("--run", metavar="RUN_DIR", help="The run whose model is asked.")],
+    label: Annotated[str | None, typer.Option("--label", help="The class; the model's answer by default.")] = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Shows the smallest part of a photo without which the model answers something else."""
+    with polite():
+        from flows import explaining
+
+        found, page = explaining.explain(photo, run_dir, label, overrides or [])
+        if not quiet:
+            _show(*explaining.explained(found))
+        typer.echo(str(page))
+
+
 @app.command(epilog="Example: discovery serve photos.toml --cron '0 3 * * *'")
 def serve(
     config: Config,
@@ -274,15 +291,6 @@ def _repair(made: "Run", settings: "RunConfig", order: "Order", *, quiet: bool) 
     typer.echo(str(outcome.folder / "repair.html"))
     if outcome.failure:
         raise typer.Exit(1)
-
-
-def _show(*parts: "RenderableType") -> None:
-    from rich.console import Console
-
-    terminal = Console()
-    screen = terminal if terminal.is_terminal else Console(width=140)
-    for part in parts:
-        screen.print(part)
 
 
 def _last_line(made: "Run", *, report: bool) -> None:

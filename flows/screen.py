@@ -31,6 +31,16 @@ def onlooker() -> "Progress":
     return ONLOOKER.get()
 
 
+def show(*parts: "RenderableType") -> None:
+    """Prints on the terminal, or 140 columns wide where there is none."""
+    from rich.console import Console
+
+    terminal = Console()
+    screen = terminal if terminal.is_terminal else Console(width=140)
+    for part in parts:
+        screen.print(part)
+
+
 @contextmanager
 def progress_bars(*, quiet: bool = False) -> "Iterator[Progress]":
     """Yields a progress callback that draws one bar per stage on a terminal, and nothing elsewhere."""
@@ -59,7 +69,7 @@ def ranking(cues: "pl.DataFrame", *, per_class: int) -> "Table":
 
     columns = ("class", "rank", "cue", "kind", "verdict", "effect [interval]", "q", "removal", "paste")
     table = Table(
-        *map(_escape, columns), title="Cues", caption="removal, paste: the q-value of the effect by that way alone"
+        *map(escape, columns), title="Cues", caption="removal, paste: the q-value of the effect by that way alone"
     )
     for name, rows in cues.sort("label", "rank").group_by("label", maintain_order=True):
         for row in rows.head(per_class).iter_rows(named=True):
@@ -67,7 +77,7 @@ def ranking(cues: "pl.DataFrame", *, per_class: int) -> "Table":
             first = str(name[0]) if row["rank"] == rows["rank"][0] else ""
             cells = (first, str(row["rank"]), row["phrase"], row["kind"], row["verdict"], spread)
             q_values = (number(row[name], signed=False) for name in ("q_value", "removal_q", "paste_q"))
-            table.add_row(*map(_escape, cells), *q_values)
+            table.add_row(*map(escape, cells), *q_values)
         table.add_section()
     return table
 
@@ -81,12 +91,12 @@ def grading(grade: "Grade") -> "list[RenderableType]":
         right = row.found == (row.role == "cue")
         found = ("yes" if row.found else "no") + ("" if right else " (wrong)")
         cells = (row.phrase, row.kind, row.role, row.label or "–", number(row.cramers_v, signed=False), found)
-        planted.add_row(*map(_escape, (*cells, row.reported_as or "–", row.verdict or "–")))
+        planted.add_row(*map(escape, (*cells, row.reported_as or "–", row.verdict or "–")))
     parts: list[RenderableType] = [planted]
     if grade.false_reports:
         wrong = Table("class", "cue", "rank", "effect", "why it is wrong", title="Wrongly reported")
         for label, phrase, rank, effect, why in grade.wrong.iter_rows():
-            wrong.add_row(_escape(label), _escape(phrase), str(rank), number(effect), _escape(why))
+            wrong.add_row(escape(label), escape(phrase), str(rank), number(effect), escape(why))
         parts.append(wrong)
     cues = grade.hits + grade.misses
     others = len(grade.plants) - cues
@@ -111,8 +121,8 @@ def repair(outcome: "Outcome") -> "list[RenderableType]":
         pairs = (f"{number(row[f'{name}_before'])} → {number(row[f'{name}_after'])}" for name in ("effect", "gap"))
         effect, gap = pairs
         q, worst = number(row["change_q"], signed=False), (row["worst_before"], row["worst_after"])
-        table.add_row(*map(_escape, cells), effect, q, gap, " → ".join(number(w, signed=False) for w in worst))
-    return [table, _escape(lead(outcome.facts))]
+        table.add_row(*map(escape, cells), effect, q, gap, " → ".join(number(w, signed=False) for w in worst))
+    return [table, escape(lead(outcome.facts))]
 
 
 def calibration(made: "Calibration") -> "list[RenderableType]":
@@ -126,7 +136,7 @@ def calibration(made: "Calibration") -> "list[RenderableType]":
     for curve in made.curves:
         named = (f"{curve.phrase} ({curve.kind})", curve.label)
         points = (f"{_hundredths(p.planted)}→{_hundredths(p.effect)}{'*' if p.found else ''}" for p in curve.points)
-        table.add_row(*map(_escape, named), f"{curve.sensor_auc:.2f}", f"{curve.seen:.0%}", *points)
+        table.add_row(*map(escape, named), f"{curve.sensor_auc:.2f}", f"{curve.seen:.0%}", *points)
     runs, false = made.nulls.runs, made.nulls.false
     parts: list[RenderableType] = [
         table,
@@ -139,9 +149,9 @@ def calibration(made: "Calibration") -> "list[RenderableType]":
     ]
     if made.already_there:
         rows = (f"{row['label']}: {row['phrase']} ({number(row['effect'])})" for row in made.already_there)
-        parts.append(_escape(f"already there, not planted: {'; '.join(rows)}"))
+        parts.append(escape(f"already there, not planted: {'; '.join(rows)}"))
     if made.left_out:
-        parts.append(_escape(f"classes left out: {', '.join(made.left_out)}"))
+        parts.append(escape(f"classes left out: {', '.join(made.left_out)}"))
     return parts
 
 
@@ -149,7 +159,7 @@ def _named(made: "Calibration", extreme: "Callable[[Sequence[Curve]], float | No
     """Writes an extreme over all planted cues, and which of them it is."""
     value = extreme(made.curves)
     names = [curve.phrase for curve in made.curves if value is not None and extreme([curve]) == value]
-    return _escape(f"{_hundredths(value)} ({names[0]})") if names else _hundredths(value)
+    return escape(f"{_hundredths(value)} ({names[0]})") if names else _hundredths(value)
 
 
 def _hundredths(value: float | None) -> str:
@@ -176,7 +186,8 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "run"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Returns a text that rich prints as it is."""
     from rich.markup import escape
 
     return escape(text)

@@ -262,7 +262,9 @@ def test_a_calibration_without_enough_photos_is_one_line_and_status_2(tiny, argu
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "calibrate", "propose", "report", "cues", "serve", "version"])
+@pytest.mark.parametrize(
+    "command", ["run", "demo", "calibrate", "propose", "report", "cues", "explain", "serve", "version"]
+)
 def test_every_help_has_an_example(tiny, command):
     assert f"Example: discovery {command}" in tiny.call(command, "--help").stdout
 
