@@ -15,7 +15,7 @@ from discovery.backends.encoder import load_encoder
 from discovery.backends.sensor import BACKBONE, Answers, SensingClassifier, fit_sensor, react, sensor_features
 from discovery.calibration import Truth, auc
 from discovery.config import ModelConfig, RunConfig
-from discovery.errors import DataError
+from discovery.errors import ConfigError, DataError
 from discovery.fit import check_labels, fit_probe
 from discovery.images import map_ahead
 from discovery.picked import AUDIT, FIT, Picked, read_photo
@@ -75,9 +75,15 @@ def load_subject(config: RunConfig, picked: Picked, seed: int) -> Subject:
     """Loads the model under audit; a probe is fitted as a run would, on photos without planted cues.
 
     Raises:
+        ConfigError: there is no model that could be asked about photos with a cue in them.
         DataError: the model does not know a label.
         BackendError: it cannot be loaded.
     """
+    if not config.model.can_be_asked:
+        raise ConfigError(
+            f"model.kind = {config.model.kind!r} cannot be calibrated: a table has no answer to photos with a planted "
+            "cue; give the model itself, as another model.kind"
+        )
     if config.model.kind == "probe":
         head = _fit_probe(config, picked)
     else:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from pytest_httpserver import HTTPServer
-from tiny_checkpoints import save_clip
+from tiny_checkpoints import save_clip, save_siglip
 from tiny_models import CLASSES, KINDS, Tiny, brightness, save_hf, save_onnx, save_timm, save_ultralytics
 from werkzeug import Response
 
@@ -345,6 +345,24 @@ def test_one_prompt_per_class_answers_as_clip_itself_does(config_of):
     with torch.inference_mode():
         wanted = clip(**given).logits_per_image.softmax(dim=1).numpy()
     np.testing.assert_allclose(model.predict([model.view(one) for one in shown]), wanted, atol=1e-4)
+
+
+def test_siglip_answers_by_its_own_scale_on_texts_padded_as_it_was_trained(tmp_path):
+    from transformers import AutoImageProcessor, AutoTokenizer, SiglipModel
+
+    folder = save_siglip(tmp_path)
+    siglip, processor = SiglipModel.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
+    model = load_classifier(ModelConfig(kind="clip_zero_shot", path=f"siglip:{folder}"), COMPUTE, Head(CLASSES))
+    texts, shown = [f"a photo of a {name}." for name in CLASSES], images()
+    length = siglip.config.text_config.max_position_embeddings
+    words = AutoTokenizer.from_pretrained(folder)(
+        texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    pixels = processor(images=[Image.fromarray(one) for one in shown], return_tensors="pt").pixel_values
+    with torch.inference_mode():
+        said = siglip(input_ids=words["input_ids"], pixel_values=pixels).logits_per_image
+    found = model.predict([model.view(one) for one in shown])
+    np.testing.assert_allclose(found, said.softmax(dim=1).numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("path", ["owlv2:/x", "/x", "openai/clip-vit-base-patch32"])

@@ -8,6 +8,7 @@ from discovery.backends.classifier import load_classifier
 from discovery.backends.roles import Head
 from discovery.config import ComputeConfig, ModelConfig, RankConfig, make_config
 from discovery.errors import BackendError, ConfigError, DataError
+from discovery.reaction import load_subject
 from discovery.verdict import judge
 
 COMPUTE = ComputeConfig(device="cpu")
@@ -74,3 +75,9 @@ def test_what_was_only_observed_is_never_called_spurious():
     assert "Seen in 90% of the class" in reason
     assert "intervention was not possible" in reason
     assert judge(row | {"can_be_asked": False, "q_tied": 0.5}, RankConfig())[0] == "no evidence"
+
+
+def test_recorded_predictions_cannot_be_calibrated(tmp_path):
+    config = make_config({"dataset": {"root": "."}, "model": {"kind": "predictions", "path": str(tmp_path / "p.csv")}})
+    with pytest.raises(ConfigError, match="cannot be calibrated"):
+        load_subject(config, None, 0)
