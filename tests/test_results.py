@@ -12,24 +12,28 @@ MARKS = {"ours": "a1", "peers": "b1"}
 
 
 def test_rows_of_every_process_are_read_back(tmp_path):
-    Results(tmp_path, 0, MARKS).add([{"name": "x", "method": "m", "share": np.float64(0.5)}], "ours")
-    Results(tmp_path, 1, MARKS).add([{"name": "y", "method": "n"}], "peers")
-    kept = Results(tmp_path, 0, MARKS)
-    assert [(row["name"], row["method"]) for row in kept.rows] == [("x", "m"), ("y", "n")]
+    Results(tmp_path, MARKS).add([{"name": "x", "method": "m", "share": np.float64(0.5)}], "ours")
+    tmp_path.joinpath("results-other.jsonl").write_text(
+        '{"name": "y", "method": "n", "kind": "peers", "code": "b1"}\n'
+        '{"name": "x", "method": "m", "kind": "ours", "code": "a1"}\n'  # judged by both: counted once
+    )
+    kept = Results(tmp_path, MARKS)
+    assert sorted((row["name"], row["method"]) for row in kept.rows) == [("x", "m"), ("y", "n")]
     assert kept.has("x", "m")
     assert not kept.has("x", "n")
 
 
 def test_rows_that_another_code_made_are_left_out(tmp_path):
-    first = Results(tmp_path, 0, MARKS)
+    first = Results(tmp_path, MARKS)
     first.add([{"name": "x", "method": "m"}], "ours")
     first.add([{"name": "x", "method": "n"}], "peers")
-    changed = Results(tmp_path, 0, MARKS | {"ours": "a2"})
+    changed = Results(tmp_path, MARKS | {"ours": "a2"})
     assert [row["method"] for row in changed.rows] == ["n"]
     assert changed.n_stale == 1
     changed.add([{"name": "x", "method": "m"}], "ours")
-    assert len(Results(tmp_path, 0, MARKS | {"ours": "a2"}).rows) == 2
-    assert len(tmp_path.joinpath("results-0.jsonl").read_text().splitlines()) == 3
+    assert len(Results(tmp_path, MARKS | {"ours": "a2"}).rows) == 2
+    (file,) = tmp_path.glob("results-*.jsonl")
+    assert len(file.read_text().splitlines()) == 3
 
 
 def test_presences_are_where_a_score_is():

@@ -21,13 +21,14 @@ from tests.benchmarks.discovery_tables import EXHAUSTIVE, report
 from tests.benchmarks.results import Results, code_marks, mark_of_files
 
 STRENGTHS = (0.7, 0.8, 0.9, 0.95, 0.99)
+NULLS = {"v0": (0.0, ""), "shuffled": (0.0, "shuffled labels"), "permuted": (0.9, "permuted presences")}
 BEGIN, END = "<!-- discovery_quality: begin -->", "<!-- discovery_quality: end -->"
 
 
 def main() -> None:
     options = _options()
     number, n_parts = map(int, options.part.split("/"))
-    results = Results(options.work, number, code_marks())
+    results = Results(options.work, code_marks())
     print(f"{len(results.rows)} results kept; {results.n_stale} of an earlier code are left out", flush=True)
     for place, entry in enumerate(_agenda(options)):
         if place % n_parts == number and not options.tables:
@@ -52,6 +53,7 @@ class Entry:
 
 def _judge(entry: Entry, results: Results, options: argparse.Namespace) -> None:
     """Asks everyone who has not yet answered about a setting."""
+    results.reload()
     ours = not results.has(entry.name, OURS)
     peers = entry.peers and not results.has(entry.name, "random")
     exhaustive = entry.exhaustive and not results.has(entry.name, EXHAUSTIVE)
@@ -108,9 +110,7 @@ def _agenda(options: argparse.Namespace) -> Iterator[Entry]:
             if seed < seeds:
                 yield from (entry(arena, v, seed) for v in STRENGTHS)
             if seed < nulls:
-                yield entry(arena, 0.0, seed)
-                yield entry(arena, 0.0, seed, "shuffled labels")
-                yield entry(arena, 0.9, seed, "permuted presences")
+                yield from (entry(arena, v, seed, null) for kind, (v, null) in NULLS.items() if kind in options.kinds)
 
 
 def _digits(work: Path) -> Callable[..., Setting]:
@@ -155,6 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--nulls", type=int, default=100, help="models per kind of null, digits")
     parser.add_argument("--photo-seeds", type=int, default=2, help="models per strength, photos")
     parser.add_argument("--photo-nulls", type=int, default=20, help="models per kind of null, photos")
+    parser.add_argument("--kinds", nargs="+", choices=list(NULLS), default=list(NULLS), help="kinds of null")
     parser.add_argument(
         "--peer-nulls", type=int, default=30, help="of the null models, those that peers are asked about"
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,24 +14,28 @@ HERE = Path(__file__).parent
 
 
 class Results:
-    """Rows of one or more processes, each in a file of its own, and which of them still hold.
+    """Rows of all processes that share a folder, each in a file of its own, and which of them still hold.
 
     Args:
-        folder: where the files lie.
-        part: number of this process; it writes `results-PART.jsonl`.
+        folder: where the files lie; this process writes `results-PID.jsonl`.
         marks: kind of method (`ours`, `peers`) → mark that its rows must carry; others are left where they are.
+
+    Attributes:
+        rows: those that hold, one per setting and method.
+        n_stale: those of an earlier code.
     """
 
-    def __init__(self, folder: Path, part: int, marks: dict[str, str]) -> None:
-        self._file = folder / f"results-{part}.jsonl"
-        self._marks = marks
-        known = [
-            json.loads(line)
-            for file in sorted(folder.glob("results-*.jsonl"))
-            for line in file.read_text(encoding="utf-8").splitlines()
-        ]
-        self.rows = [row for row in known if row["code"] == marks[row["kind"]]]
-        self.n_stale = len(known) - len(self.rows)
+    def __init__(self, folder: Path, marks: dict[str, str]) -> None:
+        self._folder, self._marks = folder, marks
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads what all processes have written until now."""
+        lines = [file.read_text(encoding="utf-8").splitlines() for file in sorted(self._folder.glob("results-*.jsonl"))]
+        known = [json.loads(line) for own in lines for line in own]
+        holding = [row for row in known if row["code"] == self._marks[row["kind"]]]
+        self.rows = list({(row["name"], row["method"]): row for row in holding}.values())
+        self.n_stale = len(known) - len(holding)
 
     def has(self, name: str, method: str) -> bool:
         """Tells whether a setting was judged by a method, with the code as it is."""
@@ -38,11 +43,10 @@ class Results:
 
     def add(self, rows: Iterable[dict], kind: str) -> None:
         """Appends rows of one kind of method, each whole line at once."""
-        marked = [json.loads(json.dumps(row, default=_plain)) for row in rows]
-        marked = [row | {"kind": kind, "code": self._marks[kind]} for row in marked]
-        with self._file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in marked)
-        self.rows += marked
+        marked = [row | {"kind": kind, "code": self._marks[kind]} for row in rows]
+        with (self._folder / f"results-{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, default=_plain) + "\n" for row in marked)
+        self.reload()
 
 
 def code_marks() -> dict[str, str]:
