@@ -8,6 +8,7 @@ processes of two threads on two cores take ten times as long. The tables are pri
 """
 
 import argparse
+import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from discovery import cluster
 from tests.benchmarks import arena_digits, arena_photos, clustering, digits_pool, photos_pool
 from tests.benchmarks.arena import OURS, Setting, ask_peers, judge_setting
 from tests.benchmarks.discovery_tables import EXHAUSTIVE, report
-from tests.benchmarks.results import Results, code_marks, mark_of_files
+from tests.benchmarks.results import Results, code_marks, mark_of, mark_of_files
 
 STRENGTHS = (0.7, 0.8, 0.9, 0.95, 0.99)
 NULLS = {"v0": (0.0, ""), "shuffled": (0.0, "shuffled labels"), "permuted": (0.9, "permuted presences")}
@@ -126,8 +128,8 @@ def _photos(work: Path, photos: Path) -> Callable[..., Setting]:
 
 def digits_folder(work: Path) -> Path:
     """Returns where the digits and their models are kept, for the code that draws, clusters and trains them."""
-    sources = ("digits_pool.py", "digits_model.py", "../../discovery/cluster.py")
-    return _made(work / f"digits-{mark_of_files(*sources)}")
+    clustered = mark_of(map(inspect.getsource, (cluster.cluster, cluster.Clustering, cluster.cosine_silhouette)))
+    return _made(work / f"digits-{mark_of_files('digits_pool.py', 'digits_model.py')}-{clustered}")
 
 
 def _made(folder: Path) -> Path:

@@ -54,7 +54,7 @@ def code_marks() -> dict[str, str]:
     arena = mark_of_files(*ARENA)
     peers = mark_of_files(*(f"peers/{file.name}" for file in sorted(HERE.glob("peers/*.py"))))
     stages = "-".join(code_hash(f"discovery.{name}") for name in ("associate", "ablate", "rank"))
-    return {"ours": _mark([arena, stages]), "peers": _mark([arena, peers])}
+    return {"ours": mark_of([arena, stages]), "peers": mark_of([arena, peers])}
 
 
 ARENA = ("arena.py", "arena_digits.py", "arena_photos.py", "digits_pool.py", "digits_model.py", "photos_pool.py")
@@ -62,10 +62,11 @@ ARENA = ("arena.py", "arena_digits.py", "arena_photos.py", "digits_pool.py", "di
 
 def mark_of_files(*names: str) -> str:
     """Returns a short hash of source files, named from this folder."""
-    return _mark(HERE.joinpath(name).read_text(encoding="utf-8") for name in names)
+    return mark_of(HERE.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
-def _mark(texts: Iterable[str]) -> str:
+def mark_of(texts: Iterable[str]) -> str:
+    """Returns a short hash of texts, in order."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
