@@ -1,6 +1,6 @@
 """A finished run with a probe → what is reported when its labels are shuffled within each split: it should be nothing.
 
-Usage: python -m tests.benchmarks.shuffled_labels RUN [--repeats 5]
+Usage: python -m tests.benchmarks.shuffled_labels RUN [--repeats 5] [--first 0]
 RUN is a finished run folder whose photos are where they were. Regions and presences stay as they are; the probe is
 fitted anew on the shuffled labels, and associate, ablate and rank run again on them.
 """
@@ -18,16 +18,18 @@ from discovery.corridor import STAGES, plan, work
 from discovery.fit import fit_probe
 from discovery.images import read_image
 from discovery.run import Run, frame_of
+from tests.benchmarks.table_memory import fitting
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="first seed: to go on after an interruption")
     options = parser.parse_args()
     run = Run.open(options.run)
     features = _features(run)
-    for seed in range(options.repeats):
+    for seed in range(options.first, options.first + options.repeats):
         with tempfile.TemporaryDirectory() as folder:
             cues = _judge(run, features, Path(folder), seed)
         spurious = cues.filter(pl.col("verdict") == "spurious")
@@ -66,7 +68,7 @@ def _judge(run: Run, features: np.ndarray, folder: Path, seed: int) -> pl.DataFr
         "samples": samples,
         "heads": _heads(head),
         "predictions": _predictions(samples, head.classes, probs),
-        **{name: run.read(name) for name in ("attributes", "regions", "presences")},
+        **{name: fitting(name, run.read(name)) for name in ("attributes", "regions", "presences")},
     }
     for name, frame in tables.items():
         made.write(name, frame, shard=0, fingerprint="given")

@@ -49,16 +49,16 @@ def _grow(source: Path, target: Path, wanted: int) -> int:
     n_photos = sum(len(part) for part in old.scan("samples", ["sample_id"]))
     copies = -(-wanted // n_photos)
     for name in ("attributes", "heads"):
-        new.write(name, _fitting(name, old.read(name)), shard=0, fingerprint="given")
+        new.write(name, fitting(name, old.read(name)), shard=0, fingerprint="given")
     for name in COPIED:
         parts = list(old.scan(name))
         if len(parts) == 1 and name == "clusters":
             one = pl.concat([_renamed(parts[0], copy) for copy in range(copies)])
-            new.write(name, _fitting(name, one), shard=0, fingerprint="given")
+            new.write(name, fitting(name, one), shard=0, fingerprint="given")
             continue
         for copy in range(copies):
             for number, part in enumerate(parts):
-                renamed = _fitting(name, _renamed(part, copy))
+                renamed = fitting(name, _renamed(part, copy))
                 new.write(name, renamed, shard=copy * len(parts) + number, fingerprint="given")
     return copies * n_photos
 
@@ -67,7 +67,7 @@ def _renamed(part: pl.DataFrame, copy: int) -> pl.DataFrame:
     return part.with_columns(pl.format("{}-{}", pl.lit(copy), name).alias(name) for name in KEYS if name in part)
 
 
-def _fitting(table: str, part: pl.DataFrame) -> pl.DataFrame:
+def fitting(table: str, part: pl.DataFrame) -> pl.DataFrame:
     """Adds as nulls the columns that the table was given since the run was made."""
     return pl.concat([frame_of(table, []), part], how="diagonal_relaxed")
 
