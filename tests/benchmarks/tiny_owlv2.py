@@ -10,6 +10,7 @@ assignment of things to patches; focal loss on the query logits, L1 and GIoU on 
 
 import argparse
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -20,10 +21,14 @@ from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what the tests share
+sys.path.insert(0, str(Path(__file__).parent))
+
+import coloured_shapes as shapes
+from tiny_checkpoints import clip_tokenizer, text_settings
+
 from discovery.backends.detector import Phrase, load_detector
 from discovery.config import ComputeConfig, DetectConfig
-from tests.benchmarks import coloured_shapes as shapes
-from tests.tiny_checkpoints import clip_tokenizer, text_settings
 
 PROMPT = "a photo of {}"
 QUERIES = (*shapes.KNOWN, *shapes.COLOURS, *shapes.SHAPES)
