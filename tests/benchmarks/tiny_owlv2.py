@@ -1,4 +1,4 @@
-"""Trains a tiny OWLv2 until it finds, by text, combinations of colour and shape that it never saw; prints how well.
+"""Trains a tiny OWLv2 that is to find, by text, combinations of colour and shape that it never saw; prints how well.
 
 Usage: python -m tests.benchmarks.tiny_owlv2 WORK [--steps 2600] [--minutes 5] [--save tests/weights/tiny_owlv2]
 WORK keeps the state: the same command goes on where the last one stopped. `--steps 0` only judges what is saved.
@@ -6,6 +6,7 @@ WORK keeps the state: the same command goes on where the last one stopped. `--st
 The recipe: scenes of one to three coloured shapes (`coloured_shapes.py`), never one of the held-out combinations; the
 queries are the other twenty combinations, the six colours and the four shapes, all against every image; Hungarian
 assignment of things to patches; focal loss on the query logits, L1 and GIoU on the boxes, as OWL-ViT was trained.
+It has not succeeded yet (docs/benchmarks.md); no weights of it are in the repository.
 """
 
 import argparse
@@ -101,6 +102,8 @@ def build() -> tuple[Owlv2ForObjectDetection, object]:
     with torch.no_grad():  # a cosine in [-1, 1] must become a logit that can say no to most patches
         for layer in (model.class_head.logit_scale, model.class_head.logit_shift):
             layer.weight.zero_()
+        model.box_head.dense2.weight.zero_()  # a box begins at its patch: saturated sigmoids would never move
+        model.box_head.dense2.bias.zero_()
         model.class_head.logit_scale.bias.fill_(9.0)
         model.class_head.logit_shift.bias.fill_(-0.6)
     return model, tokenizer
