@@ -259,6 +259,14 @@ def test_of_runs_with_nothing_to_find_about_one_in_twenty_has_a_small_p():
     assert shares[1] >= 0.015
 
 
+def test_a_plain_difference_survives_a_correction_for_hundreds_of_tests():
+    draws, answers = answers_of(np.random.default_rng(0), {"cat": 0.2, "owl": 0.2}, 40)
+    shown = dict(draws.select("sample_id", "with_cue").iter_rows())
+    reacts = pl.Series([0.9 if shown[name] else 0.1 for name in answers["sample_id"]])
+    (whole, _) = perceive(draws, answers.with_columns(prob=reacts, prob_against=1 - reacts), AssociateConfig(), 0)
+    assert max(whole["gap_p"], whole["logit_p"]) * 500 < 0.05
+
+
 def test_what_differs_between_classes_is_no_effect_of_the_cue():
     rng = np.random.default_rng(0)
     draws, answers = answers_of(rng, {"cat": 0.1, "wolf": 0.9}, 60)

@@ -35,6 +35,7 @@ from discovery.backends.detector import Phrase, load_detector
 from discovery.backends.encoder import load_encoder
 from discovery.config import ComputeConfig, DetectConfig
 from discovery.images import resize
+from tests.benchmarks.backends_mllm import mllm
 
 PHRASES = (1, 8, 32, 128)
 
@@ -156,7 +157,11 @@ def _timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_co
     return clock() - start
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {"detectors": detectors, "encoders": encoders}
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "detectors": detectors,
+    "encoders": encoders,
+    "mllm": mllm,
+}
 
 
 def main() -> None:
