@@ -49,9 +49,10 @@ def test_presences_are_where_a_score_is():
 def test_a_null_that_reports_counts_against_the_method_and_an_exhaustive_run_does_not():
     row = {"name": "d", "arena": "digits", "null": "", "cramers_v": 0.0, "method": "this pipeline", "targets": []}
     row |= {"p10": 0.0, "n_reported": 0, "n_nothing": 0, "decoy": False, "unused": False, "seconds": 1.0}
-    row |= {"forwards": 10, "top": []}
+    row |= {"forwards": 10, "alone": 20, "top": []}
     other = row | {"name": "e", "n_reported": 2, "top": ["a: b"]}
-    exhaustive = other | {"method": "exhaustive", "forwards": 50}
+    exhaustive = other | {"method": "exhaustive", "forwards": 25, "alone": 50}
     table = report([json.loads(json.dumps(r)) for r in (row, other, exhaustive)])
     assert "| this pipeline | 0.500 (1 of 2, ≤ 0.975) | – | – |" in table
     assert "| share of the forwards spent: median, most | 0.200, 0.200 | ≤ 0.2 |" in table
+    assert "classes | 0.400, 0.400 |" in table

@@ -16,7 +16,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import polars as pl
+
 from discovery import cluster
+from discovery.run import Run
 from tests.benchmarks import arena_digits, arena_photos, clustering, digits_pool, photos_pool
 from tests.benchmarks.arena import OURS, Setting, ask_peers, judge_setting
 from tests.benchmarks.discovery_tables import EXHAUSTIVE, report
@@ -78,8 +81,11 @@ EVERYTHING = {"looks": 1, "screen_p": 1.0, "untied_images": 1}
 
 
 def _run(setting: Setting, work: Path) -> dict:
+    """Returns the pipeline's row, with the forwards that its trials had cost if no pass answered for two classes."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        return judge_setting(setting, Path(folder) / "run")
+        row = judge_setting(setting, Path(folder) / "run")
+        tried = Run.open(Path(folder) / "run").read("effects", columns=["intervention"])
+    return row | {"alone": 2 * len(tried.filter(pl.col("intervention") != "unseen"))}
 
 
 def _clustering(work: Path) -> str:
