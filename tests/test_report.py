@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -376,7 +377,8 @@ def test_the_page_stands_alone(run):
     seen = Page(page)
     assert seen.addresses
     assert all(address.startswith(("data:image/", "#")) for address in seen.addresses)
-    assert not re.search(r"https?://|@import|url\(", page)
+    told = page.replace(run.config.propose.base_url, "")  # a setting that is printed, and leads nowhere
+    assert not re.search(r"https?://|@import|url\(", told)
     assert {address[1:] for address in seen.addresses if address.startswith("#")} <= set(seen.ids)
     assert len(seen.ids) == len(set(seen.ids))
 
@@ -465,7 +467,7 @@ def test_a_changed_rank_threshold_or_template_asks_for_a_new_report(run):
 
 
 def test_every_verdict_has_a_badge_and_a_meaning_of_its_own(tmp_path):
-    cues = [row | {"cue_id": v, "verdict": v} for v, row in zip(VERDICTS, cue_rows() * 2, strict=True)]
+    cues = [row | {"cue_id": v, "verdict": v} for v, row in zip(VERDICTS, cycle(cue_rows()), strict=False)]
     page = render_report(make_run(tmp_path, cues))
     badges = dict(re.findall(r'<dt><span class="badge (\w+)">([^<]+)</span></dt><dd>[A-Z]', page))
     assert tuple(badges.values()) == VERDICTS
