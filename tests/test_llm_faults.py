@@ -1,5 +1,6 @@
 """Real photos, and a server that spoils every first answer of a language model: the same cues as with a good one."""
 
+import polars as pl
 import pytest
 from llm_faults import few_photos, make, settings_for, wrongs
 from pretend_llm import FAULTS, BadServer, PretendModel
@@ -28,7 +29,7 @@ def photos(shared_data, tmp_path_factory):
 
 def test_a_bad_server_changes_no_cue_and_loses_nothing_and_its_cost_table_is_right(photos, tmp_path):
     config = settings_for(photos, QUICK)
-    model = PretendModel(CUES)
+    model = PretendModel(CUES, parts=frozenset({"rope", "cliff", "sky"}))
     good = make(config, tmp_path / "good", model)
     bad = make(config, tmp_path / "bad", BadServer(model))
     assert len(good.run.read("effects")) > 0
@@ -36,3 +37,5 @@ def test_a_bad_server_changes_no_cue_and_loses_nothing_and_its_cost_table_is_rig
     assert wrongs(good, bad) == []
     assert good.total("repaired") == good.total("retried") == 0
     assert bad.total("money") > good.total("money") > 0
+    judged = bad.run.read("associations").filter(pl.col("core_reason") == "so the language model pretended judges")
+    assert set(judged["label"]) == {"climbing"}

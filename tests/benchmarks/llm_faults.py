@@ -1,6 +1,6 @@
 """Photos + a good and a bad language model server → the same cues, nothing lost, and what each of the two cost.
 
-Usage: python -m tests.benchmarks.llm_faults BAR --work FOLDER [--photos N]
+Usage: python -m tests.benchmarks.llm_faults BAR --work FOLDER [--photos N] [--proposals]
 BAR is the folder of the BAR photos. Both servers run on loopback and give the same answers in the end; the bad one
 spoils its first answer to every question: late, fenced, after thoughts, 429, 500, cut, wrong, prose, refused, empty, or
 silent until the client gives up. What is finished in FOLDER is kept: the same command goes on from there.
@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # chat_server and pretend_llm, which the tests share
 
+import polars as pl
 from chat_server import chat_server
 from pretend_llm import REPAIRED, RETRIED, BadServer, PretendModel
 
@@ -28,6 +29,7 @@ from discovery.config import RunConfig, make_config
 from discovery.corridor import discover
 from discovery.propose import COSTS_FILE
 from discovery.run import Run
+from flows.proposing import propose
 
 TIMEOUT_S = 0.8
 COUNTS = ("asked", "cached", "calls", "repaired", "retried", "unanswered", "tokens_in", "tokens_out", "money")
@@ -98,7 +100,7 @@ class Made:
         return sum(cost[name] for cost in self.costs.values())
 
 
-def make(config: RunConfig, folder: Path, answer: Callable) -> Made:
+def make(config: RunConfig, folder: Path, answer: Callable, *, proposals: bool = False) -> Made:
     """Runs the corridor with a server of its own, on the port of the run before: its address is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     port, served = folder / "port", folder / "served.json"
@@ -109,10 +111,10 @@ def make(config: RunConfig, folder: Path, answer: Callable) -> Made:
         asked = {"base_url": server.base_url, "cache": str(folder / "answers")}
         settings = config.model_copy(update={"propose": config.propose.model_copy(update=asked)})
         start = time.monotonic()
-        discover(settings, folder / "run", until="propose")
+        run = propose(Run.create(folder / "run", settings), lambda *_: None)
         if server.asked:
             served.write_text(json.dumps({"billed": server.billed, "spoilt": getattr(answer, "spoilt", {})}))
-        run = discover(settings, folder / "run")
+        run = run if proposals else discover(settings, folder / "run")
         seconds = time.monotonic() - start
     kept = json.loads(served.read_text())
     costs = json.loads((run.path / COSTS_FILE).read_text())["steps"]
@@ -124,7 +126,8 @@ def wrongs(good: Made, bad: Made) -> list[str]:
     found = [
         f"the table {table} differs"
         for table in ("attributes", "presences", "effects", "cues")
-        if not good.run.read(table)
+        if good.run.parts(table)
+        and not good.run.read(table)
         .drop("prompt_hash", strict=False)
         .equals(bad.run.read(table).drop("prompt_hash", strict=False))
     ]
@@ -170,27 +173,32 @@ def main() -> None:
     parser.add_argument("bar", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--photos", type=int, help="of each class and split; all by default")
+    parser.add_argument("--proposals", action="store_true", help="stop after the proposals")
     options = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell of every request
     root = few_photos(options.bar, options.work / "photos", options.photos) if options.photos else options.bar
     config = settings_for(root, {"propose": {"computed": False}, "embed": {"superpixels": 0}})
     model = PretendModel(BAR, PARTS)
-    good = make(config, options.work / "good", model)
-    bad = make(config, options.work / "bad", BadServer(model))
+    good = make(config, options.work / "good", model, proposals=options.proposals)
+    bad = make(config, options.work / "bad", BadServer(model), proposals=options.proposals)
     print("faults played: " + ", ".join(f"{name} {n}" for name, n in bad.spoilt.items()))
     for name, made in (("good", good), ("bad", bad)):
         print(f"{name:<5}" + "".join(f"{count:>12}" for count in COUNTS))
         for step, cost in made.costs.items():
             print(f"  {step:<10}" + "".join(f"{cost[count]:>12.6g}" for count in COUNTS))
         print(f"  {made.seconds:.0f} s, {len(made.run.read('attributes'))} attributes")
-    cues = bad.run.read("cues")
+    if bad.run.parts("cues"):
+        _print_verdicts(bad.run.read("cues"))
+    print("wrong: " + ("; ".join(wrongs(good, bad)) or "nothing"))
+
+
+def _print_verdicts(cues: pl.DataFrame) -> None:
     for verdict, n in cues["verdict"].value_counts().sort("verdict").iter_rows():
         print(f"{verdict:<24}{n:>4}")
     print(
         "spurious: "
         + "; ".join(f"{c['label']}: {c['phrase']}" for c in cues.rows(named=True) if c["verdict"] == "spurious")
     )
-    print("wrong: " + ("; ".join(wrongs(good, bad)) or "nothing"))
 
 
 if __name__ == "__main__":
