@@ -108,7 +108,7 @@ def task_of(job: Job, told: Told = lambda *_: None) -> Task:
         label=label,
         shown=shown,
         groups=groups,
-        features=lambda: _features(job, fitted["sample_id"]),
+        features=lambda: photo_features_of(job, fitted["sample_id"]),
         head=lambda: featured(model, job.before.config.model.kind).linear(),
         progress=told,
     )
@@ -119,7 +119,7 @@ def _group_facts(task: Task) -> dict:
     return {"sizes": sizes, "merged": task.groups.merged}
 
 
-def _features(job: Job, sample_ids: pl.Series) -> np.ndarray:
+def photo_features_of(job: Job, sample_ids: pl.Series) -> np.ndarray:
     """Returns (n, d) features of photos; those of all photos of the run are computed once for all its repairs."""
     samples, config = job.before.read("samples", columns=["sample_id", "uri"]), job.before.config
     model = featured(job.model, config.model.kind)
@@ -169,7 +169,7 @@ def _try_after(job: Job, told: Told) -> None:
     samples = job.split.filter(pl.col("part") == "judged")
     paths = [Path(job.before.config.dataset.root) / uri for uri in samples["uri"]]
     if isinstance(model, Reheaded) and isinstance(model.model, Remembering):
-        probs = softmax(model.linear().logits(_features(job, samples["sample_id"])))
+        probs = softmax(model.linear().logits(photo_features_of(job, samples["sample_id"])))
     else:
         probs = predict(read_views(paths, model, job.before.config), model, job.before.config.compute.batch_size)
     job.after.write("predictions", prediction_frame(samples, probs, model.classes), shard=0, fingerprint="repair")

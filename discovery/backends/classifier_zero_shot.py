@@ -28,8 +28,8 @@ class ZeroShotClassifier:
         if unknown:
             raise ConfigError(f"model.prompts names no class: {', '.join(unknown[:5])}; see model.classes")
         self.classes = head.classes
-        self._space = load_joint(choice.name, choice.checkpoint, compute)
-        self.view, self.field = self._space.sight.view, self._space.sight.field
+        self.space = load_joint(choice.name, choice.checkpoint, compute)
+        self.view, self.field = self.space.sight.view, self.space.sight.field
         self._text = np.stack([self._class(prompts_of(config, name)) for name in head.classes]).astype(np.float64)
 
     def predict(self, views: Sequence[np.ndarray]) -> np.ndarray:
@@ -39,16 +39,16 @@ class ZeroShotClassifier:
     def features(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """See `Featured.features`: unit-norm images in the joint space."""
         if not len(views):
-            return np.empty((0, self._space.width), np.float32)
-        found = self._space.images(views)[1].float()
+            return np.empty((0, self.space.width), np.float32)
+        found = self.space.images(views)[1].float()
         return (found / found.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
 
     def linear(self) -> Head:
         """See `Featured.linear`."""
-        return Head(self.classes, self._space.scale * self._text, np.zeros(len(self.classes)))
+        return Head(self.classes, self.space.scale * self._text, np.zeros(len(self.classes)))
 
     def _class(self, prompts: Sequence[str]) -> np.ndarray:
-        mean = self._space.text(prompts).mean(axis=0)
+        mean = self.space.text(prompts).mean(axis=0)
         return mean / max(np.linalg.norm(mean), 1e-12)
 
 

@@ -7,6 +7,7 @@ q-weighted loss. Without a penalty a layer of a thousand features fits every gro
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def _train(task: Task, scaled: Scaled) -> tuple[np.ndarray, np.ndarray]:
         share = _step(weights, share, (x, label, group, sizes), optimiser, task)
         if epoch % EVERY == 0:
             state = {"mark": mark, "epoch": epoch, "share": share, "weights": weights.detach()}
-            _save(file, state | {"optimiser": optimiser.state_dict()})
+            save_state(file, state | {"optimiser": optimiser.state_dict()})
             task.progress(epoch, task.config.epochs)
     file.unlink(missing_ok=True)
     return weights.detach().double().numpy(), share.double().numpy()
@@ -77,7 +78,8 @@ def _step(weights, share, data, optimiser, task: Task):
     return share
 
 
-def _save(file, state: dict) -> None:
+def save_state(file: Path, state: dict) -> None:
+    """Writes a checkpoint, atomically."""
     import torch
 
     buffer = io.BytesIO()

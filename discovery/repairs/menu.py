@@ -1,7 +1,7 @@
 """Names of repairs → the functions that carry them out."""
 
 from discovery.errors import ConfigError
-from discovery.repairs import dfr, groupdro, jtt, project, python_hook, reweight, wise
+from discovery.repairs import dfr, groupdro, jtt, project, python_hook, region_aware, reweight, wise
 from discovery.repairs.task import Repair
 
 REPAIRS: dict[str, Repair] = {
@@ -11,6 +11,7 @@ REPAIRS: dict[str, Repair] = {
     "jtt": jtt.repair,
     "project": project.repair,
     "wise": wise.repair,
+    "region_aware": region_aware.repair,
     "python": python_hook.repair,
 }
 
