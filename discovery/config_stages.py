@@ -130,6 +130,9 @@ class RetrainConfig(Part):
     """How a model is repaired after a run, and how the repair is judged."""
 
     method: str = Field("dfr", description="a repair by name; see discovery/repairs/menu.py")
+    fit_split: str | None = Field(
+        None, description="split that a repair is fitted on, and not judged by; default: what the run did not audit"
+    )
     fit_frac: Fraction = Field(
         0.5, description="share of the fit split that a repair is fitted on where the run audited all of it"
     )

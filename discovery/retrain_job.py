@@ -125,12 +125,17 @@ class Job:
         """Which photos the repair may see and which judge it: sample_id, uri, split, label, part (`fitted`, `judged`).
 
         What the run did not audit is fitted on. A run that audited all photos of a class, as it does with a finished
-        model, gives a share of those in the fit split away: they no longer judge, neither before nor after.
+        model, gives a share of those in the fit split away: they no longer judge, neither before nor after. With
+        `retrain.fit_split` the photos of that split are fitted on, and no others.
         """
         samples = self.before.read("samples", columns=["sample_id", "uri", "split", "label", "audit"])
         judged = samples["audit"].to_numpy().copy()
         label, split = samples["label"].to_numpy(), samples["split"].to_numpy()
         fit_split = self.before.config.dataset.fit_split
+        if self.config.fit_split is not None:
+            given = split == self.config.fit_split
+            parts = np.where(given, "fitted", np.where(judged, "judged", "unused"))
+            return samples.drop("audit").with_columns(part=pl.Series(parts))
         for name in sorted(set(label)):
             mine = label == name
             if (mine & ~judged).any():

@@ -44,7 +44,7 @@ def repair_facts(job: Job) -> dict[str, Any]:
             "run": job.before.config.name,
             "method": job.config.method,
             "photos": {
-                "fitted": len(split) - len(judged),
+                "fitted": int((split["part"] == "fitted").sum()),
                 "judged": len(judged),
                 "judged_by_split": dict(judged.group_by("split").len().sort("split").iter_rows()),
                 "judged_beyond_fit_split": bool((judged["split"] != fit_split).any()),

@@ -81,6 +81,17 @@ def test_a_run_that_audited_everything_gives_a_share_away_and_judges_by_the_rest
     assert counts == {("train", "fitted"): 30, ("train", "judged"): 90, ("test", "judged"): 60}
 
 
+def test_a_split_of_its_own_is_fitted_on_and_not_judged_by(leaning_run):
+    samples = leaning_run.read("samples")
+    val = (pl.col("split") == "test") & (pl.int_range(pl.len()) % 2 == 0)
+    rewrite(leaning_run, "samples", samples.with_columns(split=pl.when(val).then(pl.lit("val")).otherwise("split")))
+    job = Job.create(leaning_run, settings(leaning_run, "retrain.fit_split=val"))
+    of = dict(job.split.group_by("split").agg(pl.col("part").unique()).iter_rows())
+    assert of == {"train": ["unused"], "val": ["fitted"], "test": ["judged"]}
+    with pytest.raises(DataError, match=r"no photo of 'cat', 'dog' is left to fit a repair on"):
+        Job.create(leaning_run, settings(leaning_run, "retrain.fit_split=absent"))
+
+
 def test_a_finished_repair_does_nothing_again_and_another_setting_does(leaning_run):
     retrain(leaning_run)
     seen = []
