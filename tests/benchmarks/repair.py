@@ -240,7 +240,13 @@ def report(rows: list[dict]) -> str:
         parts += [_table(mine, ("worst", "average", "left", "nulls_worse")), ""]
     bar = [row for row in rows if row["arena"] == "bar"]
     if bar:
-        parts += ["### BAR: fitted on training photos, judged by test photos", "", _table(bar, ("accuracy", "worst"))]
+        own = {row["seed"]: row["accuracy"] for row in bar if row["method"] == ERM}
+        bar = [row | {"gain": row["accuracy"] - own[row["seed"]]} for row in bar]
+        parts += [
+            "### BAR: fitted on training photos, judged by test photos",
+            "",
+            _table(bar, ("accuracy", "gain", "worst")),
+        ]
     return "\n".join(parts).rstrip()
 
 
@@ -248,6 +254,7 @@ HEADINGS = {
     "worst": "worst group, %",
     "average": "average, %",
     "accuracy": "accuracy, %",
+    "gain": "above as it is, same draw",
     "left": "share of the net effect left",
     "nulls_worse": "null cues worse, of all tried",
 }
