@@ -146,6 +146,7 @@ class RetrainConfig(Part):
     fits: Count = Field(10, description="dfr: fits on different draws that are averaged")
     epochs: Count = Field(200, description="groupdro: full-batch steps")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.03, description="groupdro: of Adam")
+    augment_photos: Count = Field(12, description="augment: photos changed per class, and per cue and way")
     group_step: Annotated[float, Field(gt=0)] = Field(0.05, description="groupdro: η of the groups' weights")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.01, description="groupdro: half the sum of squares times this"

@@ -1,7 +1,7 @@
 """Names of repairs → the functions that carry them out."""
 
 from discovery.errors import ConfigError
-from discovery.repairs import dfr, groupdro, jtt, project, python_hook, region_aware, reweight, wise
+from discovery.repairs import augment, dfr, groupdro, jtt, project, python_hook, region_aware, reweight, wise
 from discovery.repairs.task import Repair
 
 REPAIRS: dict[str, Repair] = {
@@ -12,6 +12,7 @@ REPAIRS: dict[str, Repair] = {
     "project": project.repair,
     "wise": wise.repair,
     "region_aware": region_aware.repair,
+    "augment": augment.repair,
     "python": python_hook.repair,
 }
 
