@@ -11,6 +11,8 @@ from discovery.naming import Exemplars, name_clusters
 from discovery.run import Run, Stage
 
 EXEMPLARS = 50
+POINTS_PER_CENTROID = 128
+"""Regions per cluster that k-means is trained on at most; time grows with them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def _spherical_kmeans(embeddings: np.ndarray, k: int, iterations: int, seed: int
         spherical=True,
         verbose=False,
         min_points_per_centroid=1,
+        max_points_per_centroid=POINTS_PER_CENTROID,
     )
     model.train(np.ascontiguousarray(embeddings, np.float32))
     return _unit(model.centroids)

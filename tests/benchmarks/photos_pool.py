@@ -143,7 +143,8 @@ def _features(folder: Path, paths: list[Path]) -> np.ndarray:
     file = folder / "features.npy"
     if file.is_file():
         return np.load(file)
-    view, encoder = probe_view(ModelConfig()).view, load_encoder("efficientnet_lite0", ComputeConfig())
+    encoder = load_encoder("efficientnet_lite0", ComputeConfig())
+    view = probe_view(ModelConfig(), encoder).view
     parts = []
     for start in range(0, len(paths), 32):
         views = [view(read_image(path, max_pixels=50_000_000)) for path in paths[start : start + 32]]

@@ -43,7 +43,8 @@ def main() -> None:
 def _features(run: Run) -> np.ndarray:
     """Returns (n, d) features of all photos, as the probe sees them."""
     config = run.config
-    view, encoder = probe_view(config.model).view, load_encoder(config.model.backbone, config.compute)
+    encoder = load_encoder(config.model.backbone, config.compute)
+    view = probe_view(config.model, encoder).view
     paths = [Path(config.dataset.root) / uri for uri in run.read("samples", columns=["uri"])["uri"]]
     parts = []
     for start in range(0, len(paths), 32):
