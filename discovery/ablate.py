@@ -13,6 +13,7 @@ from discovery.backends.classifier import Classifier, head_of, load_classifier
 from discovery.backends.text import load_text
 from discovery.budget import look_sizes, photos_for
 from discovery.controls import control_mask
+from discovery.dose import Dose, dose_views
 from discovery.images import map_ahead, read_image
 from discovery.interventions import Pair, donor_pair, paste_pair, whole_image_paste
 from discovery.queues import Queues, build_queues, find_pairs, siblings
@@ -99,6 +100,7 @@ class _Made:
 
     known: dict
     pairs: list[Pair] | None
+    doses: tuple[Dose, ...] = ()
 
 
 class _Bench:
@@ -131,7 +133,7 @@ class _Bench:
             found = make(cue, seen)
             if found is not None:
                 (row, index), *also = [(row | found.known, index) for row, index in rows]
-                made.append(Trial(row, found.pairs, index, tuple(also)))
+                made.append(Trial(row, found.pairs, index, tuple(also), found.doses))
         return made
 
     def _row(self, cue: dict) -> tuple[dict, int]:
@@ -154,9 +156,12 @@ class _Bench:
         rng = self._rng(cue_id, cue["sample_id"])
         scene = Scene(cue["kind"], cue["position"], self._forbidden(cue_id, seen), seen.around)
         pairs = removal_pairs(seen.view, mask, scene, self._config, rng)
-        if not pairs and mask is not None:
-            pairs = swap_pairs(seen.view, mask, scene, lambda: self._donors(cue, 2, rng))
-        return _Made(known, pairs)
+        if pairs or mask is None:
+            return _Made(known, pairs)
+        pairs = swap_pairs(seen.view, mask, scene, lambda: self._donors(cue, 2, rng))
+        behind = mask & ~seen.around if cue["kind"] == "background" and seen.around is not None else mask
+        doses = dose_views(seen.view, behind, cue["position"], self._config, rng)
+        return _Made(known, pairs, doses)
 
     def _paste(self, cue: dict, source: Seen) -> "_Made | None":
         target, cue_id = self._view_of(cue["sample_id"]), cue["cue_id"]

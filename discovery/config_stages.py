@@ -84,6 +84,10 @@ class AblateConfig(Part):
         0.3, description="a tied cue with a larger uncorrected p-value has no prospect and is left; 1: never"
     )
     max_area_frac: Fraction = Field(0.45, description="a larger cue has no equal-area control: it is swapped instead")
+    doses: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.25, 0.5, 1.0),
+        description="shares of a swapped cue that are removed as well, one forward pass each; () for none",
+    )
     sibling_similarity: Fraction = Field(0.45, description="no control holds part of a phrase at least this alike")
     min_images: Count = Field(8, description="cues seen in fewer audited photos of the class are not removed")
     screen_p: Fraction = Field(

@@ -16,7 +16,7 @@ from discovery.images import read_image, resize, thumbnail_data_url
 from discovery.regions import WHOLE_IMAGE, draw_mask
 from discovery.run import Run
 from discovery.schema import WHOLE_IMAGE_KINDS
-from discovery.trials import PASTE, REMOVAL, UNSEEN
+from discovery.trials import PASTE, REMOVAL, UNSEEN, WAYS
 
 POOL = 400
 """Audited photos per class among which those without a cue are looked for: bounds the memory."""
@@ -109,7 +109,8 @@ def _picked_effects(run: Run, cues: pl.DataFrame) -> pl.DataFrame:
         "prob_after",
         "prob_control",
     ]
-    keep = pl.col("cue_id").is_in(cues["cue_id"].unique().to_list()) & (pl.col("intervention") != UNSEEN)
+    seen = (pl.col("intervention") != UNSEEN) & pl.col("way").is_in(WAYS)
+    keep = pl.col("cue_id").is_in(cues["cue_id"].unique().to_list()) & seen
     effects = read_where(run, "effects", [*columns, "effect", "effect_control"], keep)
     effects = effects.join(cues, on=["label", "cue_id"], how="semi").with_columns(selectors.float().fill_nan(None))
     net = (pl.col("effect") - pl.col("effect_control").fill_null(0.0)).mean()

@@ -12,7 +12,7 @@ from discovery.run import Run, Stage, frame_of
 from discovery.schema import VERDICTS
 from discovery.stats import adjust
 from discovery.use import Use, Way, measure_use
-from discovery.verdict import judge
+from discovery.verdict import judge, say_dose
 
 COPIED = (
     *("label", "cue_id", "phrase", "kind", "source", "n_with", "n_without", "prevalence", "prevalence_rest"),
@@ -53,6 +53,8 @@ def rank(
         row["score"] = _score(row)
     _explain(rows, by_cue, config)
     _mirror(rows)
+    for row in rows:
+        row["reason"] += say_dose(row, config)
     return _in_order(rows)
 
 
@@ -72,6 +74,8 @@ def _row(row: dict, use: Use, ablation: AblateConfig) -> dict:
         **{"logit_effect": chosen.logit.value, "logit_low": chosen.logit.low, "logit_high": chosen.logit.high},
         **_estimate("removal", use.removal, "removal_effect"),
         **_estimate("paste", use.paste, "paste_effect"),
+        **{"n_dosed": use.response.n, "dose_slope": use.response.slope.value, "dose_p": use.response.p},
+        **{"dose_low": use.response.slope.low, "dose_high": use.response.slope.high},
         "n_ablated": use.removal.n,
         "n_pasted": use.paste.n,
         "n_flipped": chosen.n_flipped,

@@ -1,13 +1,14 @@
 """Trials (views with a cue removed or pasted in, and their controls) × classifier → rows of `effects`."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from discovery.backends.classifier import Classifier
 from discovery.config import AblateConfig
 from discovery.controls import control_mask
+from discovery.dose import DOSE, Dose
 from discovery.fills import FILLS, measure_grain
 from discovery.interventions import Pair, background_pair, border_pair, crop_border, swap_pair, whole_image_pair
 from discovery.stats import logit
@@ -29,16 +30,23 @@ class Trial:
         pairs: interventions; pairs of the same name are averaged. None where the model's view holds nothing of the cue.
         class_index: of the class in question in the model's output.
         also: rows and class indices of other classes, for which the same forward passes answer.
+        doses: views with more and more of the cue removed, which nothing is held against.
     """
 
     row: dict
     pairs: list[Pair] | None
     class_index: int
     also: tuple[tuple[dict, int], ...] = ()
+    doses: tuple[Dose, ...] = ()
 
     def asked(self) -> list["Trial"]:
         """Returns the trial as each of its classes asks it; the first one bears the forward passes."""
-        return [self, *(Trial(row, self.pairs, index) for row, index in self.also)]
+        return [self, *(replace(self, row=row, class_index=index, also=()) for row, index in self.also)]
+
+    def views(self) -> list[np.ndarray]:
+        """Returns what is predicted: removed and control of each pair, then the doses."""
+        paired = [view for pair in self.pairs or () for view in (pair.removed, pair.control)]
+        return paired + [dose.view for dose in self.doses]
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def run_trials(trials: Iterable[Trial], classifier: Classifier, batch_size: int)
     n_views = 0
     for trial in trials:
         waiting.append(trial)
-        n_views += 2 * len(trial.pairs or ())
+        n_views += len(trial.views())
         if n_views >= batch_size:
             yield from _rows(waiting, classifier, batch_size)
             waiting, n_views = [], 0
@@ -78,7 +86,7 @@ def run_trials(trials: Iterable[Trial], classifier: Classifier, batch_size: int)
 
 
 def _rows(trials: list[Trial], classifier: Classifier, batch_size: int) -> Iterator[dict]:
-    views = [view for trial in trials for pair in trial.pairs or () for view in (pair.removed, pair.control)]
+    views = [view for trial in trials for view in trial.views()]
     chunks = [views[i : i + batch_size] for i in range(0, len(views), batch_size)]
     probs = np.concatenate([classifier.predict(chunk) for chunk in chunks]) if chunks else np.empty((0, 0))
     start = 0
@@ -86,8 +94,10 @@ def _rows(trials: list[Trial], classifier: Classifier, batch_size: int) -> Itera
         if trial.pairs is None:
             yield from (_unseen(each) for each in trial.asked())
             continue
-        mine = probs[start : start + 2 * len(trial.pairs)]
+        mine, middle = probs[start : start + len(trial.views())], 2 * len(trial.pairs)
         start += len(mine)
+        yield from _dosed(trial, mine[middle:])
+        mine = mine[:middle]
         for name in dict.fromkeys(pair.name for pair in trial.pairs):
             picked = np.array([pair.name == name for pair in trial.pairs])
             for each in trial.asked():
@@ -112,6 +122,14 @@ def _row(trial: Trial, name: str, after: np.ndarray, control: np.ndarray) -> dic
         "logit_effect_control": sign * float(logit(before) - logit(control[:, c]).mean()),
         "flipped": _flipped(trial, after, control),
     }
+
+
+def _dosed(trial: Trial, after: np.ndarray) -> Iterator[dict]:
+    for each in trial.asked():
+        for dose, probs in zip(trial.doses, after[:, None], strict=True):
+            row = _row(each, f"{DOSE}-{dose.share:g}", probs, probs)
+            unheld = dict.fromkeys(("prob_control", "effect_control", "logit_effect_control"))
+            yield row | unheld | {"way": DOSE, "dose": dose.share, "n_forwards": int(each is trial)}
 
 
 def _flipped(trial: Trial, after: np.ndarray, control: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from discovery.config import RankConfig
+from discovery.dose import DOSE, UNDOSED, Response, measure_response
 from discovery.stats import NOTHING, Estimate, mean_interval, sign_flip_p
 from discovery.trials import PASTE, REMOVAL
 
@@ -42,12 +43,14 @@ class Use:
     Attributes:
         removal: of photos of the class with the cue.
         paste: into photos of other classes without it.
+        response: to more and more of it being removed, where it leaves no room for a control.
         n_forwards: forward passes spent.
         object_overlap: mean share of the cue inside the object's box; NaN where there is none.
     """
 
     removal: Way = UNTRIED
     paste: Way = UNTRIED
+    response: Response = UNDOSED
     n_forwards: int = 0
     object_overlap: float = np.nan
 
@@ -74,10 +77,12 @@ def measure_use(effects: pl.DataFrame, config: RankConfig, rng: np.random.Genera
         rng: of the resampling.
     """
     by_way = {key[0]: part for key, part in effects.group_by("way")}
-    overlap = effects["object_overlap"].mean()
+    overlap = effects.filter(pl.col("way") != DOSE)["object_overlap"].mean()
+    dosed = effects.filter(way=DOSE)
     return Use(
         removal=_measure(by_way[REMOVAL], config, rng) if REMOVAL in by_way else UNTRIED,
         paste=_measure(by_way[PASTE], config, rng) if PASTE in by_way else UNTRIED,
+        response=measure_response(dosed, config, rng, _level_share(dosed)) if len(dosed) else UNDOSED,
         n_forwards=int(effects["n_forwards"].sum()),
         object_overlap=np.nan if overlap is None else overlap,
     )

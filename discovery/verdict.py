@@ -38,6 +38,25 @@ def judge(row: dict, config: RankConfig) -> tuple[str, str]:
     return "spurious", f"{_tie(row)}, and {_moves(row)}."
 
 
+def say_dose(row: dict, config: RankConfig) -> str:
+    """Says what removing ever more of a cue did, and how that goes with its removal; nothing where it was not tried.
+
+    Args:
+        row: the columns of `cues`.
+        config: level and smallest number of photos.
+    """
+    if row["n_dosed"] < config.min_images:
+        return ""
+    slope, low, high = row["dose_slope"], row["dose_low"], row["dose_high"]
+    found = f" The more of it is filled, without a control, the log-odds change by {-slope:+.2f} for all of it"
+    if not row["dose_p"] <= config.level or low <= 0 <= high:
+        return f"{found}, which may be chance."
+    if row["n_ablated"] < config.min_images or row["removal_low"] <= 0 <= row["removal_high"]:
+        return f"{found}; no clear removal against a control confirms it."
+    agrees = np.sign(slope) == np.sign(row["removal_effect"])
+    return f"{found}, which {'agrees with' if agrees else 'contradicts'} its removal against a control."
+
+
 def _observed(row: dict, config: RankConfig) -> tuple[str, str]:
     """Judges a cue of a model that is known by its predictions alone."""
     if row["screened"] or not row["q_tied"] <= config.level:

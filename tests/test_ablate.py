@@ -19,7 +19,7 @@ MIDDLE = slice(20, 44)
 OBJECT = {"climbing": 60, "diving": 120, "racing": 220}
 CLIFFS = {"climbing": 28, "diving": 10, "racing": 28}
 """Of 40 photos of a class, those before a cliff: it goes with climbing and with racing."""
-CORNERS = [(0, 0), (0, 1), (1, 0), (1, 1)]
+CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def predict(images) -> np.ndarray:
@@ -52,7 +52,7 @@ def effects(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
     return run.read("effects")
 
 
-def _run(folder: Path) -> Run:
+def _run(folder: Path, corners: tuple = CORNERS) -> Run:
     rng, samples, predictions, presences, regions = np.random.default_rng(0), [], [], [], []
     for place in rng.permutation(N * len(CLASSES)).tolist():
         label, number = CLASSES[place // N], place % N
@@ -66,10 +66,10 @@ def _run(folder: Path) -> Run:
         probs = predict([image])[0]
         predictions.append({"sample_id": name, "predicted": CLASSES[probs.argmax()], "probs": probs.tolist()})
         if cliff:
-            ids = [f"{name}-{corner}" for corner in range(4)]
+            ids = [f"{name}-{corner}" for corner in range(len(corners))]
             named = {"cue_id": "cliff", "phrase": "cliff", "kind": "background", "source": "attribute", "score": 1.0}
             presences.append({"sample_id": name, "labels": [], "phrases": ["cliff"], "region_ids": ids, **named})
-            regions += [_quarter(region, name, corner) for region, corner in zip(ids, CORNERS, strict=True)]
+            regions += [_quarter(region, name, corner) for region, corner in zip(ids, corners, strict=True)]
     settings = {"model": {"kind": "python", "callable": "test_ablate:predict", "classes": CLASSES}}
     run = Run.create(
         folder / "run", make_config({"dataset": {"root": str(folder)}, "ablate": {"looks": 1}, **settings})
