@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import silhouette_score
 
-from discovery import cluster as clustering
+from discovery import naming
 from discovery.cluster import STAGE, cosine_silhouette
 from discovery.config import make_config
 from discovery.run import Run, frame_of
@@ -30,12 +30,14 @@ def test_no_silhouette_without_two_clusters_or_with_nothing_but_single_members(i
 class FirstNumbers:
     """Names a region by the phrase whose place in the list is the largest number of its embedding."""
 
+    speaks = True
+
     def scores(self, embedded, phrases):
         return np.pad(embedded.embedding, ((0, 0), (0, len(phrases) - embedded.embedding.shape[1])))
 
 
 def test_regions_of_all_parts_are_clustered_and_named_in_order(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(clustering, "load_encoder", lambda *_: FirstNumbers())
+    monkeypatch.setattr(naming, "load_encoder", lambda *_: FirstNumbers())
     config = make_config({"dataset": {"root": "."}, "cluster": {"k_candidates": [3, 4], "sample": 60}})
     run = Run.create(tmp_path / "run", config)
     named = [{"attribute_id": p, "label": "a", "phrase": p, "kind": "object"} for p in ("zero", "one", "two")]
