@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import numpy as np
 from PIL import Image
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
+
+logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its line per request would stand among a command's own
 
 Reply = Response | str
 """A whole response, or the text of an answer."""

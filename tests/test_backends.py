@@ -153,3 +153,13 @@ def test_imagenet_photos_are_named_as_measured(shared_data):
     best = net.logits(net.pooled(np.stack([view(read_image(files[i], max_pixels=10**8)) for i in tenth]))).argmax(dim=1)
     # 0.866 on all thousand as the probe sees them; with ImageNet's mean and deviation it falls below 0.78.
     assert np.mean(best.numpy() == np.array(tenth)) > 0.82
+
+
+def test_an_extra_that_changes_pillow_leaves_it_as_it_was():
+    from PIL import Image
+
+    from discovery.backends.extras import needed
+
+    opens = Image.open
+    needed("ultralytics.utils.patches", "yolo")
+    assert Image.open is opens

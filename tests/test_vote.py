@@ -77,7 +77,8 @@ def run_with(tmp_path, rows, **settings) -> Run:
 def test_presence_asks_for_agreement_where_there_was_a_vote(tmp_path, least, shown):
     rows = [box("r0", 0.9, 0.6), box("r1", 0.9, 0.0), box("r2", 0.9, None)]
     run = run_with(tmp_path, rows, presence={"min_agreement": least, "thresholds": {"owlv2": 0.5}})
-    assert presence._from_attributes(run, run.config.presence)["region_id"].to_list() == shown
+    (seen,) = presence._Shards(run, run.read("samples"))
+    assert seen["region_id"].to_list() == shown
 
 
 def test_unlikely_boxes_of_open_set_models_are_not_embedded(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from discovery.backends.checkpoint import read_choice
 from discovery.backends.class_texts import load_class_texts
 from discovery.backends.detector import Phrase
+from discovery.backends.extras import needed
 from discovery.backends.open_set import Batches, Chosen, choose, chunks, sees_place
 from discovery.config import ComputeConfig, DetectConfig
 from discovery.device import device_for
@@ -123,13 +124,9 @@ def _load(name: str, checkpoint: str, compute: ComputeConfig) -> Any:
     os.environ.setdefault("YOLO_AUTOINSTALL", "0")
     if not compute.download:
         os.environ.setdefault("YOLO_OFFLINE", "1")
-    try:
-        import ultralytics
-        from ultralytics.nn.tasks import WorldModel, YOLOEModel
-    except ImportError as error:
-        raise BackendError(
-            "the package ultralytics (AGPL-3.0) is missing; install it: pip install '.[yolo]'"
-        ) from error
+    ultralytics = needed("ultralytics", "yolo")
+    from ultralytics.nn.tasks import WorldModel, YOLOEModel
+
     ultralytics.settings.update({"sync": False})
     wrapper, wanted = {
         "yolo_world": (ultralytics.YOLOWorld, WorldModel),
