@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from discovery.errors import DataError
 
+_open = Image.open  # Ultralytics puts another in its place, which asks for a plug-in where a file is no image
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """Decoders that are tried; a list, because some of Pillow's others start outside programs (EPS)."""
 SUFFIXES = (
@@ -71,7 +72,7 @@ def decode_image(path: str | Path, *, max_pixels: int, max_side_px: int | None =
     try:
         if not path.is_file():
             raise DataError("no such file")
-        with Image.open(path, formats=FORMATS) as image:
+        with _open(path, formats=FORMATS) as image:
             _check_pixels(image.size, max_pixels)
             if max_side_px:
                 image.draft(None, (max_side_px, max_side_px))  # JPEG only: skips detail that shrinking would

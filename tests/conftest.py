@@ -15,6 +15,7 @@ os.environ.update(
     YOLO_OFFLINE="1",
     YOLO_AUTOINSTALL="0",
     DO_NOT_TRACK="1",
+    OUTDATED_IGNORE="1",  # wilds, where it is installed, would ask for its newest version
     PREFECT_HOME=tempfile.mkdtemp(prefix="prefect-"),
     PREFECT_LOGGING_LEVEL="WARNING",
     PREFECT_SERVER_LOGGING_LEVEL="CRITICAL",

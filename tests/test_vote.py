@@ -66,6 +66,7 @@ def run_with(tmp_path, rows, **settings) -> Run:
     tables = {
         "regions": rows,
         "attributes": [attribute],
+        "clusters": [],
         "samples": [{"sample_id": "s", "uri": "s.png", "label": "x", "split": "train"}],
     }
     for name, part in tables.items():
