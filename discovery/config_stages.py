@@ -133,7 +133,7 @@ class ExportConfig(Part):
 class RetrainConfig(Part):
     """How a model is repaired after a run, and how the repair is judged."""
 
-    method: str = Field("dfr", description="a repair by name; see discovery/repairs/menu.py")
+    method: str = Field("groupdro", description="a repair by name; see discovery/repairs/menu.py")
     fit_split: str | None = Field(
         None, description="split that a repair is fitted on, and not judged by; default: what the run did not audit"
     )
@@ -158,7 +158,7 @@ class RetrainConfig(Part):
     jtt_factor: Annotated[float, Field(ge=1)] = Field(
         5.0, description="jtt: weight of a photo that the first fit gets wrong"
     )
-    wise_with: str = Field("dfr", description="wise: the repair that is interpolated with")
+    wise_with: str = Field("groupdro", description="wise: the repair that is interpolated with")
     callable: str | None = Field(
         None, description="python: 'package.module:function', repairs.python_hook.Training → a model"
     )

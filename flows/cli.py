@@ -155,7 +155,7 @@ def propose(
         _last_line(made, report=False)
 
 
-@app.command(epilog="Example: discovery retrain runs/bar --method dfr")
+@app.command(epilog="Example: discovery retrain runs/bar --method reweight")
 def retrain(
     run_dir: RunDir,
     method: Annotated[str | None, typer.Option("--method", help="A repair by name; retrain.method by default.")] = None,

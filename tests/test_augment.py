@@ -147,7 +147,7 @@ def test_a_cue_without_regions_and_photos_without_a_flip_leave_nothing_to_fit_on
     shown = task.run.read("presences").with_columns(region_ids=pl.lit([], pl.List(pl.String)))
     task.run.write("presences", shown, shard=0, fingerprint="x")
     task.model.head = Head(CLASSES, np.zeros((2, 147)), np.array([5.0, 0.0]))
-    with pytest.raises(DataError, match=r"no photo for red square .*no region in view.*--method dfr"):
+    with pytest.raises(DataError, match=r"no photo for red square .*no region in view.*--method groupdro"):
         load_repair("augment")(task)
 
 

@@ -60,5 +60,5 @@ def test_regions_of_the_cue_lose_the_text_of_their_class_and_the_text_tower_stay
 
 
 def test_another_kind_of_model_is_refused_by_name(leaning_run):
-    with pytest.raises(BackendError, match=r"repairs zero-shot CLIP models .* got 'python'; take --method dfr"):
+    with pytest.raises(BackendError, match=r"repairs zero-shot CLIP models .* got 'python'; take --method groupdro"):
         repair(task_of(Job.create(leaning_run, leaning_run.config)))

@@ -54,6 +54,14 @@ def test_the_cue_is_repaired_and_nothing_else_of_the_run_is_touched(leaning_run)
     assert not re.findall(r"(?:src|href)=", page)
 
 
+def test_the_default_is_the_repair_that_won_on_bar(leaning_run):
+    retrain(leaning_run)
+    assert [
+        folder.name for folder in (leaning_run.path / "repairs").iterdir() if (folder / "repair.json").exists()
+    ] == ["groupdro"]
+    assert make_config({"dataset": {"root": "photos"}}).retrain.wise_with == "groupdro"
+
+
 def test_before_is_what_the_run_recorded(leaning_run):
     retrain(leaning_run)
     recorded = leaning_run.read("effects")
@@ -110,7 +118,7 @@ def test_an_interrupted_repair_goes_on_where_it_stopped(leaning_run, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         retrain(leaning_run)
     monkeypatch.undo()
-    assert not (leaning_run.path / "repairs" / "dfr" / "repair.json").exists()
+    assert not (leaning_run.path / "repairs" / "groupdro" / "repair.json").exists()
     seen = []
     retrain(leaning_run, progress=lambda step, *_: seen.append(step))
     assert set(seen) == {"audit", "show"}
@@ -130,9 +138,9 @@ def leaning_on(feature: int, strength: float):
 
 
 def test_a_null_cue_that_got_worse_is_a_loud_failure(leaning_run, monkeypatch):
-    monkeypatch.setitem(menu.REPAIRS, "dfr", leaning_on(OTHER_GREEN, 12.0))
+    monkeypatch.setitem(menu.REPAIRS, "groupdro", leaning_on(OTHER_GREEN, 12.0))
     outcome = retrain(leaning_run)
-    assert outcome.failure.startswith("FAILED: after dfr")
+    assert outcome.failure.startswith("FAILED: after groupdro")
     assert "green circle" in outcome.failure
     worse = [row for row in outcome.facts["cues"] if row["outcome"] == "worse"]
     assert {row["phrase"] for row in worse} == {"green circle"}
@@ -143,7 +151,7 @@ def test_a_null_cue_that_got_worse_is_a_loud_failure(leaning_run, monkeypatch):
 
 
 def test_a_repair_that_changes_nothing_is_still_used(leaning_run, monkeypatch):
-    monkeypatch.setitem(menu.REPAIRS, "dfr", lambda task: Repaired(task.head()))
+    monkeypatch.setitem(menu.REPAIRS, "groupdro", lambda task: Repaired(task.head()))
     chosen = [row for row in retrain(leaning_run).facts["cues"] if row["role"] == "chosen"]
     assert {row["outcome"] for row in chosen} == {"still used"}
     assert all(abs(row["change"]) < 1e-6 for row in chosen)
@@ -227,7 +235,7 @@ def test_a_model_without_a_head_is_named(leaning_run):
     with pytest.raises(BackendError, match=r"head of a model of kind 'python' cannot be found.*--method python"):
         retrain(leaning_run, make_config(values))
     assert state(leaning_run) == before
-    assert not (leaning_run.path / "repairs" / "dfr" / "repair.json").exists()
+    assert not (leaning_run.path / "repairs" / "groupdro" / "repair.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -235,18 +243,18 @@ def test_a_model_without_a_head_is_named(leaning_run):
     [
         (
             Head(("cat", "dog"), np.full((2, 12), np.nan), np.zeros(2)),
-            r"repair of 'red square' by dfr diverged.*not finite",
+            r"repair of 'red square' by groupdro diverged.*not finite",
         ),
         (Head(("cat", "dog"), np.zeros((2, 12)), np.array([5.0, 0.0])), r"diverged: it calls every photo 'cat'"),
     ],
 )
 def test_a_repair_that_diverges_says_so_and_leaves_no_result(head, says, leaning_run, monkeypatch):
-    monkeypatch.setitem(menu.REPAIRS, "dfr", lambda _: Repaired(head))
+    monkeypatch.setitem(menu.REPAIRS, "groupdro", lambda _: Repaired(head))
     before = state(leaning_run)
     with pytest.raises(BackendError, match=says):
         retrain(leaning_run)
     assert state(leaning_run) == before
-    assert not (leaning_run.path / "repairs" / "dfr" / "repair.json").exists()
+    assert not (leaning_run.path / "repairs" / "groupdro" / "repair.json").exists()
 
 
 def test_an_unknown_method_is_refused_by_name(leaning_run):

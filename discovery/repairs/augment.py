@@ -26,7 +26,9 @@ def repair(task: Task) -> Repaired:
     if not len(copies):
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(made.counts.items())) or "no photo shows a cue"
         names = ", ".join(task.cues["phrase"])
-        raise DataError(f"augment could change no photo for {names} ({reasons}); choose other cues or --method dfr")
+        raise DataError(
+            f"augment could change no photo for {names} ({reasons}); choose other cues or --method groupdro"
+        )
     joint = _Joint(task, copies, features)
     scores = {}
     for inverse in task.config.inverse_regularisation:

@@ -35,13 +35,13 @@ def repair(task: Task) -> Repaired:
     if not isinstance(task.model, ZeroShotClassifier) or choice.name != "clip":
         raise BackendError(
             "region_aware repairs zero-shot CLIP models (model.kind = 'clip_zero_shot', model.path = 'clip:…'), got "
-            f"{task.run.config.model.kind!r}; take --method dfr"
+            f"{task.run.config.model.kind!r}; take --method groupdro"
         )
     whole, regions, spurious = _states(task)
     if not spurious.any():
         raise BackendError(
             "region_aware found no region of the chosen cues in the photos to fit on: they have no place (colour, "
-            "lighting), or lie outside what the model sees; take --method dfr"
+            "lighting), or lie outside what the model sees; take --method groupdro"
         )
     space = task.model.space
     weight, losses = _train(task, (whole, regions, spurious), space.model.visual_projection.weight)

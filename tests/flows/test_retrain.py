@@ -26,10 +26,10 @@ def test_it_prints_before_and_after_and_ends_with_the_path_of_the_page(leaning_r
 def test_a_null_cue_that_got_worse_is_the_first_line_and_exit_status_1(leaning_run, monkeypatch):
     from test_retrain import OTHER_GREEN, leaning_on
 
-    monkeypatch.setitem(menu.REPAIRS, "dfr", leaning_on(OTHER_GREEN, 12.0))
+    monkeypatch.setitem(menu.REPAIRS, "groupdro", leaning_on(OTHER_GREEN, 12.0))
     result = call("retrain", str(leaning_run.path), "--engine", "plain")
     assert result.exit_code == 1
-    assert result.output.startswith("FAILED: after dfr the model uses")
+    assert result.output.startswith("FAILED: after groupdro the model uses")
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_the_flow_makes_the_steps_and_shows_the_outcome(leaning_run, prefect_ser
 
     job = Job.create(leaning_run, leaning_run.config)
     assert retrain(str(job.after.path)) == str(job.after.path)
-    assert json.loads((job.after.path / "repair.json").read_text())["method"] == "dfr"
+    assert json.loads((job.after.path / "repair.json").read_text())["method"] == "groupdro"
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts()}
-    assert {"repair-leaning-dfr", "repair-leaning-dfr-lead"} <= keys
+    assert {"repair-leaning-groupdro", "repair-leaning-groupdro-lead"} <= keys
 
 
 def test_a_run_goes_on_with_a_repair(leaning_run, monkeypatch, tmp_path):
@@ -66,7 +66,7 @@ def test_a_run_goes_on_with_a_repair(leaning_run, monkeypatch, tmp_path):
     monkeypatch.setattr(corridor, "plan", lambda *_: [])
     monkeypatch.setattr("flows.engine.plan", lambda *_: [])
     config = tmp_path / "leaning.toml"
-    config.write_text(f'[dataset]\nroot = "{leaning_run.config.dataset.root}"\n')
+    config.write_text(f'[dataset]\nroot = "{leaning_run.config.dataset.root}"\n[retrain]\nmethod = "dfr"\n')
     model = "--set model.kind=python --set model.callable=leaning_model:predict --set model.classes=['cat','dog']"
     result = call(
         *("run", str(config), "--run-dir", str(leaning_run.path), "--engine", "plain", "--then", "retrain"),
