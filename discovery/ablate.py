@@ -24,7 +24,7 @@ from discovery.trials import REMOVAL, Scene, Trial, removal_pairs, run_trials, s
 
 OBJECT = ["object_x0", "object_y0", "object_x1", "object_y1"]
 PASTED_FRAC = 0.25
-"""A cue that fills more of its photo is cut out by its clearest region alone, which leaves room for a control."""
+"""A cue that fills more of its photo leaves little room for a control: it is held against a donor, if there is one."""
 
 
 def _work(run: Run, part: int | None) -> pl.DataFrame:
@@ -170,8 +170,10 @@ class _Bench:
             pair = whole_image_paste(target, source.view, cue["kind"])
             known |= {"area_frac": 1.0, "covered_by": source.covered_by(None, cue_id, self._kinds)}
             return None if pair is None else _Made(known, [pair])
-        mask = source.mask(cue_id)
-        mask = mask if mask.mean() <= PASTED_FRAC else source.clearest(cue_id)
+        mask, donor = source.mask(cue_id), cue["donor_id"]
+        large = mask.mean() > PASTED_FRAC
+        if large:  # as much as may be replaced where a donor is the control; one region leaves room for one beside it
+            mask = source.clearest(cue_id, 0.0 if donor is None else self._config.max_area_frac)
         if not mask.any():
             return _Made(known | {"area_frac": 0.0}, None)
         if mask.mean() > self._config.max_area_frac:
@@ -179,11 +181,12 @@ class _Bench:
         known |= {"area_frac": float(mask.mean()), "covered_by": source.covered_by(mask, cue_id, self._kinds)}
         # The control is the same for every target of a source: what differs between targets is the target.
         rng = self._rng(cue_id, cue["source_id"])
-        control = control_mask(mask, self._forbidden(cue_id, source), rng, around=source.around)
+        beside = large and donor is not None
+        control = None if beside else control_mask(mask, self._forbidden(cue_id, source), rng, around=source.around)
         if control is not None:
             return _Made(known, [paste_pair(target, source.view, mask, control)])
-        if cue["donor_id"] is not None:
-            return _Made(known, [donor_pair(target, source.view, self._view_of(cue["donor_id"]), mask)])
+        if donor is not None:
+            return _Made(known, [donor_pair(target, source.view, self._view_of(donor), mask)])
         # A part of a sibling in the control makes the cue look weaker, never stronger.
         control = control_mask(mask, source.mask(cue_id), rng, around=source.around)
         return None if control is None else _Made(known, [paste_pair(target, source.view, mask, control)])

@@ -16,6 +16,7 @@ from discovery.images import read_image, resize, thumbnail_data_url
 from discovery.regions import WHOLE_IMAGE, draw_mask
 from discovery.run import Run
 from discovery.schema import WHOLE_IMAGE_KINDS
+from discovery.seen import clearest_of
 from discovery.trials import PASTE, REMOVAL, UNSEEN, WAYS
 
 POOL = 400
@@ -269,10 +270,12 @@ def _paste(run: Run, row: dict, regions: list[dict]) -> Shot:
 
 
 def _cut(regions: list[dict], size_px: tuple[int, int], area_frac: float | None) -> np.ndarray:
-    """Returns what was cut out: all of the cue or its clearest region, whichever is nearer to the share that was."""
-    whole = _mask(regions, size_px)
-    clearest = _mask(sorted(regions, key=lambda region: -(region["score"] or 0.0))[:1], size_px)
-    return min((whole, clearest), key=lambda mask: abs(mask.mean() - (area_frac or 0.0)))
+    """Returns what was cut out: all of the cue or its clearest regions, whichever is nearest to the share that was."""
+    if not regions:
+        return _mask(regions, size_px)
+    share = area_frac or 0.0
+    some = [clearest_of(regions, lambda region: _mask([region], size_px), most) for most in (0.0, share)]
+    return min((_mask(regions, size_px), *some), key=lambda mask: abs(mask.mean() - share))
 
 
 def _thumbnail(run: Run, image: np.ndarray) -> str:

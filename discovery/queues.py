@@ -22,11 +22,13 @@ class Cut:
         source: the photo that shows the cue.
         donor: a photo of the same class without it that no other source has; None for want of any.
         label: the class of both.
+        apart: the donor shows nothing with a like phrase either.
     """
 
     source: str
     donor: str | None
     label: str
+    apart: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def build_queues(
         of_cue = part.rows(named=True)
         trials += _removals(of_cue, shown, photos, config)
         if config.paste and len(cuts[cue_id]) >= MIN_SOURCES:
-            trials += _pastes(of_cue, ~shown & photos.audit, cuts[cue_id][: config.sources], photos, config)
+            pasted = _pasted(cuts[cue_id], _home(photos.label, shown), config)
+            trials += _pastes(of_cue, ~shown & photos.audit, pasted, photos, config)
     frame = pl.DataFrame(trials, schema=_QUEUE, infer_schema_length=None)
     return Queues(frame.sort("label", "cue_id", maintain_order=True), cuts)
 
@@ -141,10 +144,35 @@ def _cuts(score: np.ndarray, beside: np.ndarray, photos: _Photos, config: Ablate
         if n_of[label] == config.sources:
             continue
         donor = next(waiting.get((label, photos.audit[photo]), iter(())), None)
-        cut = Cut(photos.ids[photo], None if donor is None else photos.ids[donor], label)
+        apart = donor is not None and not beside[donor]
+        cut = Cut(photos.ids[photo], None if donor is None else photos.ids[donor], label, apart)
         (alone if donor is None else paired).append(cut)
         n_of[label] += donor is not None
     return paired + alone[: config.sources]
+
+
+def _home(label: np.ndarray, shown: np.ndarray) -> str:
+    """Returns the class of which the largest share shows a cue."""
+    names, number, sizes = np.unique(label, return_inverse=True, return_counts=True)
+    return str(names[np.argmax(np.bincount(number, shown, len(names)) / sizes)])
+
+
+def _pasted(cuts: list[Cut], home: str, config: AblateConfig) -> list[Cut]:
+    """Picks the photos that a pasted cue is cut from: of the class it is typical of, with a clean control beside.
+
+    A coarse detector sees a race track in a stadium too, and that is not the cue that racing goes with; a donor with a
+    highway is no control for a race track. Cuts with these faults come in only where those without are too few for
+    sign flips over them to come out small.
+    """
+    tiers = [[], [], [], []]
+    for cut in cuts:
+        tiers[0 if cut.apart and cut.label == home else 1 if cut.apart else 2 if cut.donor else 3].append(cut)
+    picked = []
+    for tier in tiers:
+        picked += tier
+        if 2 * len(picked) >= config.sources:
+            break
+    return picked[: config.sources]
 
 
 _QUEUE = {

@@ -1,5 +1,7 @@
 """One photo and the regions of its cues → the view of the model, and masks of the cues in it, drawn when asked for."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -50,10 +52,14 @@ class Seen:
             self._masks[cue_id] = _with_rim(drawn, self.around)
         return self._masks[cue_id]
 
-    def clearest(self, cue_id: str) -> np.ndarray:
-        """Returns (h, w) bool, a cue's region with the highest score."""
-        best = max(self._cues[cue_id], key=lambda region: region["score"] or 0.0)
-        return _with_rim(self._draw(best), self.around)
+    def clearest(self, cue_id: str, most: float = 0.0) -> np.ndarray:
+        """Returns (h, w) bool, a cue's region with the highest score, and the next ones that fit into a share.
+
+        Args:
+            cue_id: the cue.
+            most: share of the view that all may fill together; the first region is there whatever its size.
+        """
+        return clearest_of(self._cues[cue_id], lambda region: _with_rim(self._draw(region), self.around), most)
 
     def is_sharp(self, cue_id: str) -> bool:
         """Tells whether a cue was computed, so that its place is exact."""
@@ -77,6 +83,21 @@ class Seen:
     def _draw(self, region: dict, xyxy: np.ndarray | None = None) -> np.ndarray:
         xyxy = box_of(region) if xyxy is None else xyxy
         return draw_mask(xyxy, region["mask_rle"], self._size, self.view.shape[:2], field=self._frame)
+
+
+def clearest_of(regions: list[dict], draw: Callable[[dict], np.ndarray], most: float = 0.0) -> np.ndarray:
+    """Unites the regions of highest score, as many as fit into a share of the picture; one at least.
+
+    Args:
+        regions: rows of `regions`.
+        draw: row → (h, w) bool.
+        most: the share.
+    """
+    first, *others = (draw(region) for region in sorted(regions, key=lambda region: -(region["score"] or 0.0)))
+    for mask in others:
+        if most and (first | mask).mean() <= most:
+            first = first | mask
+    return first
 
 
 def box_of(region: dict) -> np.ndarray:

@@ -21,6 +21,9 @@ Measured on the list: "car" and "automobile" 0.86, "shark" and "tiger shark" 0.8
 below, if not by much: "diving board" and "diving" 0.81, "spider web" and "spider" 0.81, "race track" and
 "racing" 0.76. A lower value would hide cues; what it misses is written under [families] and [parts]."""
 
+PART_OF = "belongs to"
+"""How the reason begins that a phrase is a part of its class, and neither the class nor another name of it."""
+
 HEAD_ENDS = frozenset({"a", "an", "the", "of", "in", "on", "at", "with", "from", "by", "for", "to", "through", "over"})
 
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -156,7 +159,7 @@ def _core_reason(phrase: str, known: _Known) -> str | None:
     if phrase in known.families:
         return "a general name of the class"
     wholes = (whole for part, whole in known.parts.items() if _holds(phrase, part, derived=False))
-    return next((f"belongs to {whole}" for whole in wholes), None)
+    return next((f"{PART_OF} {whole}" for whole in wholes), None)
 
 
 def _in_any(names: Iterable[str], wholes: Sequence[str]) -> bool:

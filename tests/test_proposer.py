@@ -88,8 +88,18 @@ def test_the_class_itself_takes_no_place_among_the_tags():
     assert shown(propose(rows, tags_per_image=1, label="rowing")) == ["climber"]
 
 
-def test_a_part_is_not_proposed():
-    assert "rope" not in shown(propose([[0, 0, 0, 0, 9]], parts={"rope": ("climbing",)}))
+def test_a_part_is_proposed_as_one_where_it_is_seen_after_the_cues_whose_place_it_does_not_take():
+    parts = {"rope": ("climbing",), "river": ("climbing",)}
+    found = propose([[5, -1, 4, 0, 9], [5, -1, 4, 0, 4.5]], parts=parts)
+    assert shown(found) == ["cliff", "forest", "rope"]
+    assert found[2].rationale == "belongs to climbing; among the 2 best tags of 2 of 2 photos"
+    assert shown(propose([[5, -1, 4, 0, 3]], parts=parts)) == ["cliff", "forest"]
+
+
+def test_at_most_a_few_parts_are_proposed(monkeypatch):
+    monkeypatch.setattr("discovery.backends.proposer.MOST_PARTS", 1)
+    parts = {"rope": ("climbing",), "river": ("climbing",)}
+    assert shown(propose([[5, 9, 4, 0, 0], [5, 9, 4, 0, 9]], parts=parts)) == ["cliff", "forest", "river"]
 
 
 def test_the_rationale_says_how_many_photos_show_it():

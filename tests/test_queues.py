@@ -92,12 +92,30 @@ def test_a_cue_is_pasted_into_audited_photos_of_other_classes_without_it():
     assert pasted["position"].to_list() == list(range(6))
 
 
-def test_a_pasted_cue_is_cut_from_where_it_is_clearest_whatever_the_class():
+def test_a_pasted_cue_is_cut_from_where_it_is_clearest_in_the_class_that_it_is_typical_of():
     cows, camels = of("cow"), of("camel")
-    found = queues(shown(cows[:8]) + shown(camels[:5], scores=[0.5, 5.0, 0.2, 4.0, 3.0]))
-    clearest = [camels[1], camels[3], camels[4], cows[0]]
+    found = queues(
+        shown(cows[:8], scores=[0.5, 5.0, 0.2, 4.0, 3.0, 0.1, 0.3, 0.4]) + shown(camels[:5], scores=[9.0] * 5)
+    )
+    clearest = [cows[1], cows[3], cows[4], cows[0]]
     assert queue_of(found, "paste")["source_id"].to_list() == clearest + clearest[:2]
-    assert [cut.source for cut in found.cuts["grass"]][:4] == clearest
+    assert [cut.label for cut in found.cuts["grass"]][:4] == ["camel"] * 4, "swaps want all classes, the clearest first"
+
+
+def test_sources_of_other_classes_come_in_where_those_of_the_own_class_are_too_few():
+    cows, camels = of("cow"), of("camel")
+    found = queues(shown(cows[:18]) + shown(camels[:6], scores=[9.0] * 6), sources=12)
+    sources = queue_of(found, "paste")["source_id"].to_list()[:6]
+    assert set(sources) & set(cows[:18])
+    assert set(sources) & set(camels[:6])
+
+
+def test_a_donor_with_a_like_phrase_is_used_only_where_clean_ones_are_too_few():
+    cows, camels = of("cow"), of("camel")
+    clean = queues(shown(cows[:8], scores=[9.0] * 8) + shown(cows[10:], "lawn") + shown(camels[:6]))
+    used = {cut.source: cut.apart for cut in clean.cuts["grass"]}
+    assert all(used[source] for source in queue_of(clean, "paste")["source_id"])
+    assert not all(used.values())
 
 
 def test_the_control_of_a_patch_is_cut_from_a_photo_without_the_cue_of_its_class_and_as_new_to_the_model():

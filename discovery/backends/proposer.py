@@ -1,7 +1,6 @@
 """A class and some of its photos → attributes: where candidate cues come from."""
 
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +12,12 @@ from discovery.backends.llm_budget import Cost
 from discovery.backends.phrase_list import read_phrases
 from discovery.config import ComputeConfig, DetectConfig, ProposeConfig
 from discovery.errors import ConfigError
-from discovery.vocabulary import Encode, Vocabulary, core_reasons, read_vocabulary
+from discovery.vocabulary import PART_OF, Encode, Vocabulary, core_reasons, read_vocabulary
 
 Tag = Callable[[Sequence[np.ndarray], Sequence[str]], np.ndarray]
 """n images and m phrases → (n, m) float32 image-level scores."""
+MOST_PARTS = 6
+"""Parts of a class that are proposed at most."""
 
 
 @dataclass(frozen=True)
@@ -147,28 +148,28 @@ class VocabularyProposer:
         """Returns nothing: it asks no server."""
         return {}
 
-    def _narrow(self, images: Sequence[np.ndarray], core: Container[Phrase]) -> list[Attribute]:
-        """Keeps the phrases that are most often among the best tags of an image.
+    def _narrow(self, images: Sequence[np.ndarray], core: Mapping[Phrase, str]) -> list[Attribute]:
+        """Keeps the phrases that are most often among the best tags of an image, then parts of the class.
 
         By prevalence alone, never by contrast to other classes: whether a cue is tied to its class is tested later,
-        and a list chosen for that tie would make the test circular.
+        and a list chosen for that tie would make the test circular. Parts are asked for to be `core`, and take no
+        place: one without a name would be found under the next best, a fishing rod as a ski pole.
         """
-        kept = [i for i, phrase in enumerate(self._tagged) if phrase not in core]
-        scores = self._tag(images, [phrase.text for phrase in self._tagged])[:, kept]
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : self._config.tags_per_image]
-        counts, means = Counter(best.ravel().tolist()), scores.mean(axis=0)
-        phrases = [self._tagged[i] for i in kept]
-        order = sorted(counts, key=lambda i: (-counts[i], -means[i], phrases[i].text))
-        return [
-            Attribute(
-                phrases[i].text,
-                phrases[i].kind,
-                f"among the {best.shape[1]} best tags of {counts[i]} of {len(images)} photos",
-                "vocabulary",
-                "conse",
-            )
-            for i in order[: self._config.per_class]
-        ]
+        scores = self._tag(images, [phrase.text for phrase in self._tagged])
+        cues = [i for i, phrase in enumerate(self._tagged) if phrase not in core]
+        parts = [i for i, phrase in enumerate(self._tagged) if core.get(phrase, "").startswith(PART_OF)]
+        ranked = -np.sort(-scores[:, cues], axis=1)[:, : self._config.tags_per_image]
+        among = f"among the {ranked.shape[1]} best tags of"
+        shown = (scores >= ranked[:, -1:]).sum(axis=0)
+        order = sorted(np.flatnonzero(shown), key=lambda i: (-shown[i], -scores[:, i].mean(), self._tagged[i].text))
+        mine = [i for i in order if i in set(cues)][: self._config.per_class]
+        mine += [i for i in order if i in set(parts)][:MOST_PARTS]
+        return [self._attribute(i, f"{among} {shown[i]} of {len(images)} photos", core) for i in mine]
+
+    def _attribute(self, i: int, why: str, core: Mapping[Phrase, str]) -> Attribute:
+        phrase = self._tagged[i]
+        why = f"{core[phrase]}; {why}" if phrase in core else why
+        return Attribute(phrase.text, phrase.kind, why, "vocabulary", "conse")
 
 
 class FileProposer:
