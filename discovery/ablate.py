@@ -16,13 +16,13 @@ from discovery.controls import control_mask
 from discovery.dose import Dose, dose_views
 from discovery.images import map_ahead, read_image
 from discovery.interventions import Pair, donor_pair, paste_pair, whole_image_paste
+from discovery.objects import find_objects
 from discovery.queues import Queues, build_queues, find_pairs, siblings
 from discovery.run import Run, Stage, frame_of
 from discovery.schema import WHOLE_IMAGE_KINDS
 from discovery.seen import BOX, Seen
 from discovery.trials import REMOVAL, Scene, Trial, removal_pairs, run_trials, swap_pairs
 
-OBJECT = ["object_x0", "object_y0", "object_x1", "object_y1"]
 PASTED_FRAC = 0.25
 """A cue that fills more of its photo leaves little room for a control: it is held against a donor, if there is one."""
 
@@ -120,7 +120,7 @@ class _Bench:
         self._kinds = dict(shown.select("cue_id", "kind").unique().iter_rows())
         shown = shown.filter(pl.col("sample_id").is_in(needed.implode()))
         self._cues = {key[0]: part.rows(named=True) for key, part in shown.group_by("sample_id")}
-        self._regions = _regions(run, shown)
+        self._regions, self._objects = _regions(run, shown), find_objects(run, needed)
         self._view_of = lru_cache(maxsize=512)(self._view)
 
     def trials(self, due: pl.DataFrame) -> list[Trial]:
@@ -147,7 +147,8 @@ class _Bench:
         mask = None if whole else seen.mask(cue_id)
         known = {
             "area_frac": 1.0 if mask is None else float(mask.mean()),
-            "object_overlap": _overlap(mask, seen.around),
+            "object_overlap": (overlap := _overlap(mask, seen.around)),
+            "object_source": None if overlap is None else self._objects[cue["sample_id"]].source,
             "covered_by": seen.covered_by(mask, cue_id, self._kinds),
             "sharp": seen.is_sharp(cue_id),
         }
@@ -204,8 +205,8 @@ class _Bench:
             cue["cue_id"]: [self._regions[region_id] for region_id in cue["region_ids"]]
             for cue in self._cues.get(sample_id, ())
         }
-        box = None if sample["object_x0"] is None else np.array([sample[name] for name in OBJECT], np.float32)
-        return Seen(self._view(sample_id), self.classifier.field(*size), size, cues, box)
+        place = self._objects.get(sample_id)
+        return Seen(self._view(sample_id), self.classifier.field(*size), size, cues, place and place.xyxy)
 
     def _view(self, sample_id: str) -> np.ndarray:
         dataset = self._run.config.dataset
@@ -242,7 +243,7 @@ STAGE = Stage(
     name="ablate",
     table="effects",
     inputs=("samples", "heads", "predictions", "presences", "regions", "associations"),
-    config=lambda config: (config.ablate, config.model, config.dataset.root, config.propose.text),
+    config=lambda config: (config.ablate, config.model, config.dataset.root, config.propose.text, config.presence),
     work=_work,
     sharded=True,
     rounds=lambda config: len(look_sizes(config.ablate)),

@@ -114,7 +114,7 @@ def _prepare(subject: Subject, plants: tuple[Plant, ...], folder: Path, number: 
     changed = {
         "dataset": dataset,
         "propose": config.propose.model_copy(update={"proposer": "vocabulary", "file": None}),
-        "ablate": config.ablate.model_copy(update={"untied_images": 0}),
+        "ablate": config.ablate.model_copy(update={"untied_images": 0, "object": "given"}),
     }
     run = Run.create(folder / f"round-{number}" / "copy", config.model_copy(update=changed))
     for name in ONCE:

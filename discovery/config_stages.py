@@ -88,6 +88,12 @@ class AblateConfig(Part):
         (0.25, 0.5, 1.0),
         description="shares of a swapped cue that are removed as well, one forward pass each; () for none",
     )
+    object: Literal["given", "detected"] = Field(
+        "detected",
+        description="where the object is: given by the data's boxes alone, or else detected by the name of its class, "
+        "where detect.box_detector is an open-set model",
+    )
+    object_area_frac: Fraction = Field(0.9, description="a detected box that covers more of its photo says nothing")
     sibling_similarity: Fraction = Field(0.45, description="no control holds part of a phrase at least this alike")
     min_images: Count = Field(8, description="cues seen in fewer audited photos of the class are not removed")
     screen_p: Fraction = Field(

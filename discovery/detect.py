@@ -1,8 +1,9 @@
 """Samples × attributes × detectors → `regions`: each phrase goes to the detector that can see its kind."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,11 @@ from discovery.backends.detector_exemplar import read_exemplars
 from discovery.config import RunConfig
 from discovery.errors import ConfigError
 from discovery.images import decode_batches
+from discovery.objects import class_phrases, pick_own
 from discovery.proposals import propose_regions
 from discovery.regions import Regions, best_iou, decode_rle, pick
 from discovery.run import Run, Stage, file_state
+from discovery.schema import CLASS_ITSELF
 from discovery.thresholds import OTHER, PRIORS
 
 
@@ -39,7 +42,10 @@ def route(phrases: Sequence[Phrase], detectors: dict[str, Detector]) -> dict[str
 
 
 def detect(
-    images: Sequence[np.ndarray], phrases: Sequence[Phrase], detectors: dict[str, Detector]
+    images: Sequence[np.ndarray],
+    phrases: Sequence[Phrase],
+    detectors: dict[str, Detector],
+    also: Mapping[str, Sequence[Phrase]] = MappingProxyType({}),
 ) -> dict[str, Regions]:
     """Finds phrases in a batch, each with its own detector.
 
@@ -47,14 +53,18 @@ def detect(
         images: (H, W, 3) uint8 RGB, sizes may differ.
         phrases: what is looked for.
         detectors: name → detector, in the order in which they are asked.
+        also: name → phrases that this detector is asked as well, whatever sees them.
 
     Returns:
-        Name → regions whose `phrase` indexes `phrases`.
+        Name → regions whose `phrase` indexes `phrases`, and goes on to count those of `also`.
     """
     found = {}
-    for name, mine in route(phrases, detectors).items():
-        if mine and len(images):
-            regions = detectors[name].detect(images, [phrases[i] for i in mine])
+    for name, seen in route(phrases, detectors).items():
+        more = also.get(name, ())
+        asked = [*(phrases[i] for i in seen), *more]
+        mine = [*seen, *range(len(phrases), len(phrases) + len(more))]
+        if asked and len(images):
+            regions = detectors[name].detect(images, asked)
             found[name] = replace(regions, phrase=np.array(mine, np.int64)[regions.phrase])
     return found
 
@@ -92,24 +102,31 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
     config = run.config
     attributes = run.read("attributes", columns=["attribute_id", "phrase", "kind"]).unique(maintain_order=True)
     phrases = [Phrase(row["phrase"], row["kind"]) for row in attributes.iter_rows(named=True)]
-    samples = run.read("samples", shard=shard, columns=["sample_id", "uri"])
+    classes = sorted(run.read("samples", columns=["label"])["label"].drop_nulls().unique())
+    names = class_phrases(classes, config)
+    attribute_ids = [*attributes["attribute_id"], *[CLASS_ITSELF] * len(names)]
+    samples = run.read("samples", shard=shard, columns=["sample_id", "uri", "label"])
     paths = [Path(config.dataset.root) / uri for uri in samples["uri"]]
     batches = decode_batches(paths, config.compute.batch_size, max_pixels=config.dataset.max_pixels)
     detectors, embed, first = _detectors(config), config.embed, _named(config.detect.box_detector)
     second, floor = _second(config)
     frames, start = [], 0
     for images in batches:
-        ids = samples["sample_id"][start : start + len(images)].to_list()
+        rows = samples[start : start + len(images)]
         start += len(images)
-        found = detect(images, phrases, detectors)
+        found = detect(images, phrases, detectors, {first: names})
+        own = [(first, pick_own(found[first], len(phrases), rows["label"], classes))] if names else []
+        found = {name: pick(part, part.phrase < len(phrases)) for name, part in found.items()}
         votes = {name: vote(images, phrases, found[name], second, floor) for name in found if second and name == first}
         found["agnostic"] = propose_regions(images, grid=embed.grid, superpixels=embed.superpixels)
-        for name, part in found.items():
-            frame = _frame(part, name, ids, attributes["attribute_id"], images)
-            frames.append(
-                frame.with_columns(agreement=pl.Series(votes.get(name, [None] * len(part)), dtype=pl.Float32))
+        frames += [
+            _frame(part, name, rows["sample_id"], attribute_ids, images).with_columns(
+                agreement=pl.Series(votes.get(name, [None] * len(part)), dtype=pl.Float32)
             )
-    return pl.concat(frames).with_columns(
+            for name, part in found.items()
+        ]
+        frames += [_frame(part, name, rows["sample_id"], attribute_ids, images) for name, part in own]
+    return pl.concat(frames, how="diagonal").with_columns(
         region_id=pl.format("{}#{}", "sample_id", pl.int_range(pl.len()).over("sample_id"))
     )
 
@@ -151,11 +168,11 @@ def _outside(config: RunConfig) -> object:
 
 
 def _frame(
-    found: Regions, name: str, ids: list[str], attribute_ids: pl.Series, images: Sequence[np.ndarray]
+    found: Regions, name: str, ids: Sequence[str], attribute_ids: Sequence[str], images: Sequence[np.ndarray]
 ) -> pl.DataFrame:
     boxes = pl.DataFrame(found.xyxy, schema=dict.fromkeys(("x0", "y0", "x1", "y1"), pl.Float32))
     return boxes.fill_nan(None).with_columns(
-        sample_id=pl.Series([ids[i] for i in found.image], dtype=pl.String),
+        sample_id=pl.Series([ids[int(i)] for i in found.image], dtype=pl.String),
         attribute_id=pl.Series([attribute_ids[int(i)] if i >= 0 else None for i in found.phrase], dtype=pl.String),
         detector=pl.lit(name),
         score=pl.Series(found.score, dtype=pl.Float32),
@@ -168,7 +185,7 @@ STAGE = Stage(
     name="detect",
     table="regions",
     inputs=("samples", "attributes"),
-    config=lambda config: (config.detect, config.embed, config.dataset.root),
+    config=lambda config: (config.detect, config.embed, config.dataset.root, config.ablate.object),
     work=_work,
     sharded=True,
     outside=_outside,

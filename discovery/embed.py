@@ -10,9 +10,11 @@ from discovery.backends.detector import OFFLINE
 from discovery.backends.encoder import Embedded, load_encoder
 from discovery.images import decode_batches
 from discovery.run import Run, Stage
+from discovery.schema import CLASS_ITSELF
 from discovery.thresholds import PRIORS
 
 BOX = ["x0", "y0", "x1", "y1"]
+KNOWN = ["region_id", "sample_id", "attribute_id", "detector", "score"]
 SAME_WINDOWS = "conse"
 """The conse detector looks through the same windows as the grid: its regions would be embedded twice."""
 LEAST = {name: prior.low for name, prior in PRIORS.items() if name not in OFFLINE}
@@ -24,7 +26,8 @@ def _work(run: Run, shard: int | None) -> pl.DataFrame:
     config = run.config
     encoder = load_encoder(config.embed.encoder, config.compute)
     samples = run.read("samples", shard=shard, columns=["sample_id", "uri"])
-    regions = run.read("regions", shard=shard, columns=["region_id", "sample_id", "detector", "score", *BOX])
+    regions = run.read("regions", shard=shard, columns=[*KNOWN, *BOX])
+    regions = regions.filter(pl.col("attribute_id").ne_missing(CLASS_ITSELF))
     least = pl.col("detector").replace_strict(LEAST, default=0.0, return_dtype=pl.Float64)
     likely = (pl.col("detector") != SAME_WINDOWS) & (pl.col("score") >= least).fill_null(True)
     regions = regions.filter(pl.col("x0").is_not_null(), likely)

@@ -12,7 +12,7 @@ from scipy import sparse
 from discovery.backends.text import load_text
 from discovery.config import PresenceConfig
 from discovery.run import Run, Stage, frame_of
-from discovery.thresholds import Threshold, thresholds
+from discovery.thresholds import ASKED_FOR, Threshold, run_thresholds
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class _Shards:
 
     def __init__(self, run: Run, samples: pl.DataFrame) -> None:
         self._run = run
-        self._limits = _limits(run, run.config.presence)
+        self._limits = _limits(run)
         self._attributes = run.read("attributes", columns=["attribute_id", "phrase", "kind"]).unique()
         self._clusters = _from_clusters(run, run.config.presence, samples)
 
@@ -133,7 +133,7 @@ class _Shards:
     def _from_attributes(self, part: pl.DataFrame) -> pl.DataFrame:
         agreed = pl.col("agreement").is_null() | (pl.col("agreement") >= self._run.config.presence.min_agreement)
         found = (
-            part.filter(pl.col("attribute_id").is_not_null(), agreed)
+            part.filter(ASKED_FOR, agreed)
             .join(self._limits, on="detector", maintain_order="left")
             .filter(pl.col("score") >= pl.col("threshold"))
             .join(self._attributes, on="attribute_id", maintain_order="left")
@@ -160,17 +160,9 @@ def _numbered(number: dict[tuple[str, str, str], int]) -> pl.DataFrame:
     return pl.DataFrame(list(number), schema=schema, orient="row").with_row_index("candidate")
 
 
-def _limits(run: Run, config: PresenceConfig) -> pl.DataFrame:
+def _limits(run: Run) -> pl.DataFrame:
     """Returns one row per detector: its name and its threshold."""
-    scores: dict[str, list[np.ndarray]] = {}
-    for part in run.scan("regions", ["sample_id", "attribute_id", "detector", "score"]):
-        best = part.filter(pl.col("attribute_id").is_not_null()).group_by(
-            "detector", "sample_id", "attribute_id", maintain_order=True
-        )
-        for (name,), mine in best.agg(pl.col("score").max()).group_by("detector", maintain_order=True):
-            scores.setdefault(name, []).append(mine["score"].to_numpy())
-    scores = {name: np.concatenate(parts) for name, parts in scores.items()}
-    found = thresholds(scores, config.thresholds, np.random.default_rng(run.config.seed))
+    found = run_thresholds(run)
     _log.info("a photo shows a phrase from a score of: %s", ", ".join(_said(*item) for item in found.items()))
     rows = {"detector": list(found), "threshold": [threshold.value for threshold in found.values()]}
     return pl.DataFrame(rows, schema={"detector": pl.String, "threshold": pl.Float64})

@@ -80,7 +80,7 @@ def _row(row: dict, use: Use, ablation: AblateConfig) -> dict:
         "n_pasted": use.paste.n,
         "n_flipped": chosen.n_flipped,
         "fills_agree": chosen.agree,
-        "object_overlap": use.object_overlap,
+        **{"object_overlap": use.object_overlap, "object_source": use.object_source},
         "removal_p": use.removal.p,
         "paste_p": use.paste.p,
         "p_used": use.p,

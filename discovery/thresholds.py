@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from discovery.run import Run
+from discovery.schema import CLASS_ITSELF
+
+ASKED_FOR = pl.col("attribute_id").is_not_null() & (pl.col("attribute_id") != CLASS_ITSELF)
+"""Rows of `regions` that may show a candidate cue: not class-agnostic, and not the class itself."""
 SAMPLE = 20_000
 """Scores that a mixture is fitted to at most."""
 FEWEST = 200
@@ -54,6 +60,17 @@ class Threshold:
 
     value: float
     origin: Literal["set", "learned", "prior"]
+
+
+def run_thresholds(run: Run) -> dict[str, Threshold]:
+    """Returns the threshold of every detector that looked for the candidate cues of a run."""
+    scores: dict[str, list[np.ndarray]] = {}
+    for part in run.scan("regions", ["sample_id", "attribute_id", "detector", "score"]):
+        asked = part.filter(ASKED_FOR).group_by("detector", "sample_id", "attribute_id", maintain_order=True)
+        for (name,), mine in asked.agg(pl.col("score").max()).group_by("detector", maintain_order=True):
+            scores.setdefault(name, []).append(mine["score"].to_numpy())
+    found = {name: np.concatenate(parts) for name, parts in scores.items()}
+    return thresholds(found, run.config.presence.thresholds, np.random.default_rng(run.config.seed))
 
 
 def thresholds(

@@ -46,6 +46,7 @@ class Use:
         response: to more and more of it being removed, where it leaves no room for a control.
         n_forwards: forward passes spent.
         object_overlap: mean share of the cue inside the object's box; NaN where there is none.
+        object_source: who drew those boxes, see `objects.Place`; several are joined by "+"; None for none.
     """
 
     removal: Way = UNTRIED
@@ -53,6 +54,7 @@ class Use:
     response: Response = UNDOSED
     n_forwards: int = 0
     object_overlap: float = np.nan
+    object_source: str | None = None
 
     @property
     def chosen(self) -> Way:
@@ -77,7 +79,8 @@ def measure_use(effects: pl.DataFrame, config: RankConfig, rng: np.random.Genera
         rng: of the resampling.
     """
     by_way = {key[0]: part for key, part in effects.group_by("way")}
-    overlap = effects.filter(pl.col("way") != DOSE)["object_overlap"].mean()
+    located = effects.filter(pl.col("way") != DOSE, pl.col("object_overlap").is_not_null())
+    overlap, sources = located["object_overlap"].mean(), located["object_source"].drop_nulls().unique().sort()
     dosed = effects.filter(way=DOSE)
     return Use(
         removal=_measure(by_way[REMOVAL], config, rng) if REMOVAL in by_way else UNTRIED,
@@ -85,6 +88,7 @@ def measure_use(effects: pl.DataFrame, config: RankConfig, rng: np.random.Genera
         response=measure_response(dosed, config, rng, _level_share(dosed)) if len(dosed) else UNDOSED,
         n_forwards=int(effects["n_forwards"].sum()),
         object_overlap=np.nan if overlap is None else overlap,
+        object_source="+".join(sources) or None,
     )
 
 

@@ -3,6 +3,10 @@
 import numpy as np
 
 from discovery.config import RankConfig
+from discovery.objects import GIVEN
+
+BEHIND = ("background", "border")
+"""Kinds that are no object wherever they lie."""
 
 
 def judge(row: dict, config: RankConfig) -> tuple[str, str]:
@@ -22,8 +26,8 @@ def judge(row: dict, config: RankConfig) -> tuple[str, str]:
         return _not_used(row, config, why_not)
     if row["core_reason"]:
         return "core", f"The model uses it, and it is part of the class: {row['core_reason']}."
-    if (row["object_overlap"] or 0) >= config.core_overlap:
-        return "core", f"The model uses it, and {row['object_overlap']:.0%} of it lies on the object."
+    if on_object := _on_object(row, config):
+        return "core", f"The model uses it, and {on_object}."
     if not row["q_tied"] <= config.level:
         untied = "it is not tied to the class in these data"
         chance = "its tie to the class may be chance, given how many were tried"
@@ -77,6 +81,19 @@ def _untried(row: dict, config: RankConfig) -> tuple[str, str]:
         f"Only {max(row['n_ablated'], row['n_pasted'])} photos could be intervened on, fewer than "
         f"{config.min_images}; an accuracy gap under {row['detectable_gap']:.2f} could not have been seen."
     )
+
+
+def _on_object(row: dict, config: RankConfig) -> str:
+    """Says how much of a cue lies on the object, and who found that; nothing where it is too little to make it core."""
+    overlap, sources = row["object_overlap"] or 0, (row["object_source"] or GIVEN).split("+")
+    drawn = " and ".join(name for name in sources if name != GIVEN)
+    # A detector boxes an object with what is behind it, so that a box is no witness against the background.
+    if not overlap >= config.core_overlap or (drawn and row["kind"] in BEHIND):
+        return ""
+    found = f"{overlap:.0%} of it lies on the object"
+    if not drawn:
+        return found
+    return f"{found}, as {drawn} found it" + (" where no box was given" if GIVEN in sources else "")
 
 
 def _used(row: dict, config: RankConfig) -> tuple[bool, str]:

@@ -143,7 +143,7 @@ def test_thresholds_are_learned_from_the_best_score_of_each_photo_and_phrase(run
         for i, (photo, score) in enumerate(zip(photos, np.concatenate([best, weaker]).tolist(), strict=True))
     ]
     run.write("regions", frame_of("regions", rows), shard=0, fingerprint="f")
-    limits = presence._limits(run, CONFIG)
+    limits = presence._limits(run)
     assert limits["threshold"].to_list() == [pytest.approx(4.0, abs=0.3)]
 
 

@@ -136,6 +136,10 @@ def test_interventions_agree_unless_one_lies_clearly_on_the_other_side(second, n
 def test_the_overlap_with_the_object_is_a_mean_over_removals():
     rows = shown([0.3] * 10, object_overlap=0.5) + shown([0.3] * 10, way="paste", object_overlap=None)
     assert use(rows).object_overlap == pytest.approx(0.5)
+    assert use(rows).object_source is None
+    some = shown([0.3] * 10, object_overlap=0.5, object_source="owlv2") + rows[:3]
+    assert use(some).object_source == "owlv2"
+    assert use([row | {"object_source": "given"} for row in rows[:3]] + some).object_source == "given+owlv2"
     assert math.isnan(use(shown([0.3] * 10)).object_overlap)
 
 

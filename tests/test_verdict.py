@@ -11,7 +11,7 @@ USED = {
     **{"effect": 0.3, "effect_low": 0.2, "effect_high": 0.4, "logit_effect": 2.0, "fills_agree": True},
     **{"removal_effect": 0.3, "removal_low": 0.2, "removal_high": 0.4, "removal_q": 0.001, "n_ablated": 30},
     **{"paste_effect": 0.1, "paste_low": 0.05, "paste_high": 0.15, "paste_q": 0.01, "n_pasted": 30},
-    **{"q_used": 0.001, "object_overlap": NAN},
+    **{"q_used": 0.001, "object_overlap": NAN, "object_source": None, "kind": "object"},
 }
 TIED = {
     **{"tie": "bias", "tie_sign": 1.0, "screened": False, "q_tied": 0.001, "q_value": 0.001, "core_reason": None},
@@ -35,6 +35,7 @@ NOT_REMOVED = {"n_ablated": 0, "removal_effect": NAN, "removal_low": NAN, "remov
 NOT_PASTED = {"n_pasted": 0, "paste_effect": NAN, "paste_low": NAN, "paste_high": NAN, "paste_q": NAN}
 BY_PASTE = {**NOT_REMOVED, "effect": 0.1, "effect_low": 0.05, "effect_high": 0.15}
 GAP = {"tie": "gap"}
+DRAWN = {"object_source": "owlv2"}
 OTHER_WAY = {"tie_sign": -1.0}
 
 CASES = {
@@ -52,6 +53,18 @@ CASES = {
     "core by its name": ({"core_reason": "the class itself"}, "core", "part of the class: the class itself"),
     "core by its place": ({"object_overlap": 0.8}, "core", "80% of it lies on the object"),
     "core and untied": (UNTIED | {"core_reason": "a part"}, "core", "a part"),
+    "core by a detector": ({"object_overlap": 0.8} | DRAWN, "core", "80% of it lies on the object, as owlv2 found it"),
+    "core by boxes of both": (
+        {"object_overlap": 0.8, "object_source": "given+owlv2"},
+        "core",
+        "on the object, as owlv2 found it where no box was given",
+    ),
+    "a background in a given box": (
+        {"object_overlap": 0.8, "object_source": "given", "kind": "background"},
+        "core",
+        "",
+    ),
+    "a background in a detector's box": ({"object_overlap": 0.8, "kind": "background"} | DRAWN, "spurious", ""),
     "beside the object": ({"object_overlap": 0.2}, "spurious", ""),
     "used and untied": (UNTIED, "used, not tied here", "not tied to the class"),
     "used the other way": (OTHER_WAY, "used, not tied here", "the other way round"),

@@ -12,6 +12,7 @@ from discovery.detect import vote
 from discovery.errors import ConfigError
 from discovery.regions import Regions, best_iou
 from discovery.run import Run, frame_of
+from discovery.schema import CLASS_ITSELF
 
 PHRASES = [Phrase("cliff", "object"), Phrase("fog", "lighting")]
 
@@ -132,6 +133,7 @@ def test_a_run_with_a_vote_and_pictures_writes_agreement(tmp_path, make_photos):
         ("agnostic", None, True),
         ("exemplar_owlv2", "stamp", True),
         ("owlv2", "cliff", False),
+        ("owlv2", CLASS_ITSELF, True),
     ]
     assert found["region_id"].n_unique() == len(found)
     before = stage._outside(run.config)

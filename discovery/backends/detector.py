@@ -104,6 +104,8 @@ HUB_IDS = {
     "yoloe": "yoloe-11s-seg.pt",
 }
 """What is read where the setting names no checkpoint."""
+OPEN_SET = frozenset(HUB_IDS)
+"""Detectors that draw a box around what any phrase names, also the name of a class."""
 
 
 def load_detector(setting: str, config: DetectConfig, compute: ComputeConfig) -> Detector:
