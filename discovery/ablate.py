@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from discovery.attribution import ATTRIBUTION, check_mapped, overlap_without
 from discovery.backends.classifier import Classifier, head_of, load_classifier
 from discovery.backends.text import load_text
 from discovery.budget import look_sizes, photos_for
@@ -110,6 +111,8 @@ class _Bench:
         self, run: Run, queues: Queues, near: dict[str, set[str]], due: pl.DataFrame, classifier: Classifier
     ) -> None:
         self.classifier, self.batch_size = classifier, run.config.compute.batch_size
+        if run.config.ablate.object == ATTRIBUTION:
+            check_mapped(classifier)
         self._run, self._queues, self._siblings, self._config = run, queues, near, run.config.ablate
         self._samples = {row["sample_id"]: row for row in run.read("samples").iter_rows(named=True)}
         needed = pl.concat([due["sample_id"], due["source_id"].drop_nulls()]).unique()
@@ -158,11 +161,19 @@ class _Bench:
         scene = Scene(cue["kind"], cue["position"], self._forbidden(cue_id, seen), seen.around)
         pairs = removal_pairs(seen.view, mask, scene, self._config, rng)
         if pairs or mask is None:
-            return _Made(known, pairs)
+            return _Made(known | self._attributed(cue, seen, mask, pairs), pairs)
         pairs = swap_pairs(seen.view, mask, scene, lambda: self._donors(cue, 2, rng))
         behind = mask & ~seen.around if cue["kind"] == "background" and seen.around is not None else mask
         doses = dose_views(seen.view, behind, cue["position"], self._config, rng)
         return _Made(known, pairs, doses)
+
+    def _attributed(self, cue: dict, seen: Seen, mask: np.ndarray | None, pairs: list[Pair]) -> dict:
+        """Returns how much of a thing lies on the object by the model's own map, where nothing else knows that."""
+        if self._config.object != ATTRIBUTION or cue["kind"] != "object" or mask is None or seen.around is not None:
+            return {}
+        index, level = self.classifier.classes.index(cue["label"]), self._config.attribution_level
+        overlap = overlap_without(self.classifier, index, pairs[0].removed, mask, level)
+        return {"object_overlap": overlap, "object_source": ATTRIBUTION}
 
     def _paste(self, cue: dict, source: Seen) -> "_Made | None":
         target, cue_id = self._view_of(cue["sample_id"]), cue["cue_id"]

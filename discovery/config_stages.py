@@ -88,10 +88,14 @@ class AblateConfig(Part):
         (0.25, 0.5, 1.0),
         description="shares of a swapped cue that are removed as well, one forward pass each; () for none",
     )
-    object: Literal["given", "detected"] = Field(
+    object: Literal["given", "detected", "attribution"] = Field(
         "detected",
-        description="where the object is: given by the data's boxes alone, or else detected by the name of its class, "
-        "where detect.box_detector is an open-set model",
+        description="where the object is: given by the data's boxes alone; or else detected by the name of its class, "
+        "where detect.box_detector is an open-set model; or, for cues that are things, where the model sees the class "
+        "without the cue (attribution)",
+    )
+    attribution_level: Fraction = Field(
+        0.6, description="height in a class activation map, between its least and its most, from which it is the object"
     )
     object_area_frac: Fraction = Field(0.9, description="a detected box that covers more of its photo says nothing")
     sibling_similarity: Fraction = Field(0.45, description="no control holds part of a phrase at least this alike")

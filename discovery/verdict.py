@@ -2,11 +2,14 @@
 
 import numpy as np
 
+from discovery.attribution import ATTRIBUTION
 from discovery.config import RankConfig
 from discovery.objects import GIVEN
 
 BEHIND = ("background", "border")
 """Kinds that are no object wherever they lie."""
+
+CALLED = {ATTRIBUTION: "the model's map of the photo without it"}
 
 
 def judge(row: dict, config: RankConfig) -> tuple[str, str]:
@@ -86,7 +89,7 @@ def _untried(row: dict, config: RankConfig) -> tuple[str, str]:
 def _on_object(row: dict, config: RankConfig) -> str:
     """Says how much of a cue lies on the object, and who found that; nothing where it is too little to make it core."""
     overlap, sources = row["object_overlap"] or 0, (row["object_source"] or GIVEN).split("+")
-    drawn = " and ".join(name for name in sources if name != GIVEN)
+    drawn = " and ".join(CALLED.get(name, name) for name in sources if name != GIVEN)
     # A detector boxes an object with what is behind it, so that a box is no witness against the background.
     if not overlap >= config.core_overlap or (drawn and row["kind"] in BEHIND):
         return ""

@@ -59,6 +59,11 @@ CASES = {
         "core",
         "on the object, as owlv2 found it where no box was given",
     ),
+    "core by a map": (
+        {"object_overlap": 0.8, "object_source": "attribution"},
+        "core",
+        "as the model's map of the photo",
+    ),
     "a background in a given box": (
         {"object_overlap": 0.8, "object_source": "given", "kind": "background"},
         "core",

@@ -73,6 +73,8 @@ class ProbeClassifier:
         self.classes = head.classes
         self.backbone = config.backbone
         self._encoder = load_encoder(config.backbone, compute)
+        if hasattr(self._encoder, "dense"):
+            self.dense = self._encoder.dense  # makes it a `Mapped`
         self._coef, self._intercept = head.coef.T.copy(), head.intercept
         sight = probe_view(config, self._encoder)
         self.view, self.field = sight.view, sight.field

@@ -98,6 +98,10 @@ class EfficientNetEncoder:
             norm = pooled.norm(dim=1).clamp_min(1e-12)
             return Embedded((pooled / norm[:, None]).cpu().numpy(), norm.cpu().numpy())
 
+    def dense(self, views: np.ndarray) -> np.ndarray:
+        """Returns (n, d, r, s) float32 features of views; `pooled` is their mean over the map."""
+        return self._net.dense(views).cpu().numpy()
+
     def pooled(self, views: np.ndarray) -> np.ndarray:
         """See `Encoder.pooled`."""
         return self._net.pooled(views).cpu().numpy() if len(views) else np.empty((0, self.width), np.float32)

@@ -58,6 +58,14 @@ class Featured(Classifier, Protocol):
         """Returns the last layer."""
 
 
+@runtime_checkable
+class Mapped(Featured, Protocol):
+    """A model whose last layer reads the mean of a spatial map."""
+
+    def dense(self, views: np.ndarray) -> np.ndarray:
+        """Returns (n, d, r, s) float32 of (n, h, w, 3) uint8 views: the features before their mean over the map."""
+
+
 class Reheaded:
     """A model with another last layer in place of its own."""
 
