@@ -69,7 +69,8 @@ def find_explained(rows: list[dict], effects: dict, config: RankConfig) -> list[
 
     B is explained by A when both act the same way, A goes with B, and B's effect is smaller and not shown in the photos
     without A; or when there are too few such photos to say and A goes with more than `explained_share` of B. A cue with
-    a rough place never explains one with an exact place for lack of photos. Of two cues that would explain each other
+    a rough place never explains one with an exact place for lack of photos, and what is core explains no background: a
+    window that shows the diver holds the sea. Of two cues that would explain each other
     the one with an exact place stays, then the narrower one, then the one with the higher score.
 
     Args:
@@ -87,14 +88,18 @@ def find_explained(rows: list[dict], effects: dict, config: RankConfig) -> list[
         for row in rows
         for other in rows
         if row is not other and np.sign(row["effect"]) == np.sign(other["effect"])
+        if not (row["kind"] == "background" and other["verdict"] == "core")
     }
 
     def depends(cue: str, other: str) -> bool:
-        link = links[cue, other]
+        link = links.get((cue, other))
+        if link is None:
+            return False
         if link.state == FALLS:
             return link.share > 0
         # What makes the other one stronger adds something of its own.
-        told_apart = links[other, cue].adds and links[other, cue].state == STANDS
+        back = links.get((other, cue))
+        told_apart = back is not None and back.adds and back.state == STANDS
         enough = link.share > config.explained_share and (sharp[other] or not sharp[cue])
         return link.state == UNKNOWN and enough and not told_apart
 

@@ -50,7 +50,8 @@ def merge(seen: Sighting, embeddings: np.ndarray, config: PresenceConfig) -> np.
 
     Candidates are taken from the strongest one on; each takes in synonyms (phrases at least `merge_similarity`
     alike), phrases of related meaning that are seen in the same photos (`related_similarity` and `related_phi`), and
-    clusters that repeat it whatever their name (`merge_phi`).
+    clusters that repeat it whatever their name (`merge_phi`). A thing and a place are never synonyms: a baseball is
+    part of throwing, and a baseball field is not.
 
     Args:
         seen: the candidates.
@@ -63,7 +64,9 @@ def merge(seen: Sighting, embeddings: np.ndarray, config: PresenceConfig) -> np.
     words = np.array([f"{kind}:{phrase}" for phrase, kind in zip(seen.phrase, seen.kind, strict=True)])
     similarity, phi = embeddings @ embeddings.T, _phi(seen.shown)
     related = (similarity >= config.related_similarity) & (phi >= config.related_phi)
-    alike = named[:, None] & named[None, :] & ((similarity >= config.merge_similarity) | related)
+    thing, place = (np.array([k == kind for k in seen.kind]) for kind in ("object", "background"))
+    apart = (thing[:, None] & place[None, :]) | (place[:, None] & thing[None, :])
+    alike = named[:, None] & named[None, :] & ~apart & ((similarity >= config.merge_similarity) | related)
     standing = np.array([SOURCES.index(source) for source in seen.source])
     repeats = (standing == SOURCES.index("cluster"))[None, :] & (phi >= config.merge_phi)
     joins = (words[:, None] == words[None, :]) | alike | repeats

@@ -9,8 +9,8 @@ from discovery.run import frame_of
 CONFIG = RankConfig()
 
 
-def found(cue: str, score: float = 0.2, effect: float = 0.3, verdict: str = "spurious") -> dict:
-    row = {"label": "cow", "cue_id": cue, "phrase": cue, "verdict": verdict, "score": score}
+def found(cue: str, score: float = 0.2, effect: float = 0.3, verdict: str = "spurious", kind: str = "object") -> dict:
+    row = {"label": "cow", "cue_id": cue, "phrase": cue, "kind": kind, "verdict": verdict, "score": score}
     return row | {"effect": effect, "removal_effect": effect, "paste_effect": None}
 
 
@@ -40,6 +40,13 @@ def test_a_cue_without_effect_where_the_other_is_missing_is_explained():
     assert explained([found("window"), found("stamp")], window=window, stamp=photos([0.3] * 20, ALONE)) == [
         ("window", "stamp")
     ]
+
+
+def test_what_is_core_explains_no_background():
+    window, sea = photos([0.3] * 10 + [0.0] * 10, WITH_STAMP, sharp=False), photos([0.3] * 20, ALONE)
+    for kind, pairs in (("object", [("window", "stamp")]), ("background", [])):
+        rows = [found("window", kind=kind), found("stamp", verdict="core")]
+        assert explained(rows, window=window, stamp=sea) == pairs
 
 
 def test_a_cue_that_acts_without_the_other_stands_alone():

@@ -41,10 +41,21 @@ def test_computed_kinds_are_matched_by_their_words_alone():
 
 def test_related_phrases_are_one_cue_only_when_seen_together():
     close = np.array([[1, 0], [0.5, np.sqrt(0.75)]], np.float32)
-    together = sighting([("lake", "background", "attribute", [0, 1, 2]), ("boat", "object", "attribute", [0, 1, 2])])
-    elsewhere = sighting([("lake", "background", "attribute", [0, 1, 2]), ("boat", "object", "attribute", [7, 8, 9])])
+    together = sighting(
+        [("lake", "background", "attribute", [0, 1, 2]), ("pier", "background", "attribute", [0, 1, 2])]
+    )
+    elsewhere = sighting(
+        [("lake", "background", "attribute", [0, 1, 2]), ("pier", "background", "attribute", [7, 8, 9])]
+    )
     assert len(set(merge(together, close, CONFIG))) == 1
     assert len(set(merge(elsewhere, close, CONFIG))) == 2
+
+
+def test_a_thing_and_a_place_stay_apart_however_alike_their_words():
+    rows = [("baseball", "object", "attribute", [0, 1, 2]), ("baseball field", "background", "attribute", [0, 1, 2])]
+    assert merge(sighting(rows), np.ones((2, 1), np.float32), CONFIG).tolist() == [0, 1]
+    cloth = [rows[0], ("leather", "texture", "attribute", [0, 1, 2])]
+    assert len(set(merge(sighting(cloth), np.ones((2, 1), np.float32), CONFIG))) == 1
 
 
 def test_a_cluster_joins_the_attribute_that_it_repeats_whatever_its_name():

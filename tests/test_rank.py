@@ -322,7 +322,10 @@ def test_a_stronger_cue_is_explained_by_a_weaker_one_that_does_not_need_it():
 
 
 def test_a_part_of_the_object_explains_what_lies_on_it_and_is_never_explained():
-    core = [association(), association(cue_id="fence", phrase="a fence", core_reason="a part")]
+    core = [
+        association(kind="object"),
+        association(cue_id="fence", phrase="a fence", kind="object", core_reason="a part"),
+    ]
     found = ranked(core, pair_of_cues(covered=30, back=30, net_alone=0.0))
     assert (verdict_of(found, "grass"), verdict_of(found, "fence")) == ("explained by another cue", "core")
 
