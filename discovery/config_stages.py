@@ -161,9 +161,10 @@ class RetrainConfig(Part):
     epochs: Count = Field(200, description="groupdro: full-batch steps")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.03, description="groupdro: of Adam")
     augment_photos: Count = Field(12, description="augment: photos changed per class, and per cue and way")
+    copies: Count = Field(200, description="counterfactual: changed copies per class, cue and way, at most")
     group_step: Annotated[float, Field(gt=0)] = Field(0.05, description="groupdro: η of the groups' weights")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="groupdro: half the sum of squares times this"
+        0.03, description="groupdro: half the sum of squares times this"
     )
     jtt_factor: Annotated[float, Field(ge=1)] = Field(
         5.0, description="jtt: weight of a photo that the first fit gets wrong"

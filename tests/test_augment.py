@@ -53,7 +53,11 @@ def photo(label: str, cue: bool, rng: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture
 def task(tmp_path, rng) -> Task:
-    """120 photos in which the red square goes with cats in 95 of 100, and a layer that was fitted on them."""
+    return make_task(tmp_path, rng)
+
+
+def make_task(tmp_path, rng) -> Task:
+    """Draws 120 photos in which the red square goes with cats in 95 of 100, and a layer that was fitted on them."""
     label = np.arange(120) % 2
     shown = np.where(rng.random(120) < 0.95, label == 0, label == 1)[:, None]
     views = [photo(CLASSES[y], bool(s[0]), rng) for y, s in zip(label, shown, strict=True)]
@@ -78,7 +82,7 @@ def task(tmp_path, rng) -> Task:
     model.head = scaled.head(fit_linear(scaled, label, np.ones(120), 2, Penalty("l2", 0.01), None), CLASSES)
     return Task(
         run=run,
-        config=RetrainConfig(inverse_regularisation=(0.01,), augment_photos=20),
+        config=RetrainConfig(method="augment", inverse_regularisation=(0.01,), augment_photos=20),
         folder=tmp_path / "repairs",
         model=model,
         cues=pl.DataFrame({"label": ["cat"], "cue_id": ["c"], "phrase": ["red square"], "kind": ["object"]}),

@@ -4,11 +4,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from discovery.ablate import PASTED_FRAC
+from discovery.backends.roles import Featured
+from discovery.errors import BackendError, DataError
 from discovery.fills import FILLS
 from discovery.images import read_image
 from discovery.interventions import paste_pair, whole_image_pair, whole_image_paste
@@ -19,6 +23,9 @@ from discovery.repairs.task import Task
 from discovery.schema import WHOLE_IMAGE_KINDS
 from discovery.seen import BOX, Seen
 
+BATCH = 32
+HIDDEN = 0.2
+"""Share of the object's box from which a change hides it, so that the label may be wrong."""
 OBJECT = ["object_x0", "object_y0", "object_x1", "object_y1"]
 
 
@@ -30,11 +37,46 @@ class Altered:
         view: (h, w, 3) uint8.
         row: the photo of the task that it is made of, whose label it keeps.
         source: the photo that what was pasted comes from; `row` itself where nothing was.
+        cue: number of the cue that was removed or pasted in; -1 where it was another part.
     """
 
     view: np.ndarray
     row: int
     source: int
+    cue: int = -1
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What is kept of m changed views: (m,) `row`, `source` and `cue` of each, and (m, d) features."""
+
+    row: np.ndarray
+    source: np.ndarray
+    cue: np.ndarray
+    features: np.ndarray
+
+    @classmethod
+    def of(cls, changed: Iterator[Altered], task: Task, made: "Alterations") -> "Copies":
+        """Computes the features of changed views, batch by batch.
+
+        Raises:
+            BackendError: the model gives no features.
+            DataError: there is no view.
+        """
+        method = task.config.method
+        if not isinstance(task.model, Featured):
+            raise BackendError(f"{method} needs a model that gives its features (model.kind = 'probe' or the like)")
+        numbers, features = [], []
+        while batch := list(islice(changed, BATCH)):
+            numbers += [(copy.row, copy.source, copy.cue) for copy in batch]
+            features.append(task.model.features([copy.view for copy in batch]))
+        if not numbers:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(made.counts.items())) or "no photo shows a cue"
+            names = ", ".join(task.cues["phrase"])
+            raise DataError(
+                f"{method} could change no photo for {names} ({reasons}); choose other cues or --method groupdro"
+            )
+        return cls(*np.array(numbers, np.int64).T, np.concatenate(features))
 
 
 class Alterations:
@@ -96,21 +138,48 @@ class Alterations:
         seen = self.seen(row)
         if kind in WHOLE_IMAGE_KINDS:
             pair = whole_image_pair(seen.view, kind)
-            return self._made("removal", None if pair is None else Altered(pair.removed, row, row))
+            return self._made(
+                "removal", None if pair is None else Altered(pair.removed, row, row, self._number(cue_id))
+            )
         if not self._has_place(row, cue_id):
             return self._made("removal", None)
         fill = list(FILLS)[turn % len(FILLS)]
-        return self._made("removal", Altered(FILLS[fill](seen.view, seen.mask(cue_id)), row, row))
+        return self._made("removal", Altered(FILLS[fill](seen.view, seen.mask(cue_id)), row, row, self._number(cue_id)))
 
-    def with_cue(self, row: int, source: int, cue_id: str, kind: str) -> Altered | None:
-        """Pastes the cue of one photo into another."""
+    def covered(self, row: int, donor: int, cue_id: str) -> Altered | None:
+        """Covers a cue by the same place of a photo that lacks it: a fill is what no camera ever saw."""
+        if not self._has_place(row, cue_id):
+            return self._made("removal", None)
+        other, mask = self.seen(donor), self.seen(row).mask(cue_id)
+        view = self.seen(row).view
+        if other.view.shape != view.shape or self._hides(donor, mask) or self._hides(row, mask):
+            return self._spoilt("removal")
+        pair = paste_pair(view, other.view, mask, mask, move=False)
+        return self._made("removal", Altered(pair.removed, row, donor, self._number(cue_id)))
+
+    def with_cue(self, row: int, source: int, cue_id: str, kind: str, *, gently: bool = False) -> Altered | None:
+        """Pastes the cue of one photo into another; `gently` skips one that would hide the object."""
         target, seen = self.seen(row).view, self.seen(source)
         if kind in WHOLE_IMAGE_KINDS:
             pair = whole_image_paste(target, seen.view, kind)
         else:
             mask = seen.clearest(cue_id) if self._has_place(source, cue_id) else np.zeros((1, 1), bool)
+            if gently and mask.any() and (mask.shape != target.shape[:2] or self._hides(row, mask)):
+                return self._spoilt("paste")
             pair = paste_pair(target, seen.view, mask, mask, move=False) if mask.any() else None
-        return self._made("paste", None if pair is None else Altered(pair.removed, row, source))
+        return self._made("paste", None if pair is None else Altered(pair.removed, row, source, self._number(cue_id)))
+
+    def _hides(self, row: int, mask: np.ndarray) -> bool:
+        around = self.seen(row).around
+        if around is None or not around.any():
+            return bool(mask.mean() > PASTED_FRAC)
+        return bool((around & mask).sum() > HIDDEN * around.sum())
+
+    def _spoilt(self, what: str) -> None:
+        self.counts[f"{what}: would hide the object"] += 1
+
+    def _number(self, cue_id: str) -> int:
+        return self._task.cue_ids.index(cue_id)
 
     def _made(self, what: str, altered: Altered | None) -> Altered | None:
         self.counts[f"{what}: made" if altered else f"{what}: no region in view"] += 1

@@ -4,58 +4,35 @@ SS-CA (arXiv 2511.12100, from its abstract): the smallest set of regions that fl
 background, and the model is trained on both. The cue-level copies, and equal weight of copies and originals, are ours.
 """
 
-from itertools import islice
-
 import numpy as np
 
-from discovery.backends.roles import Featured, Head
-from discovery.errors import BackendError, DataError
-from discovery.repairs.altered import Alterations, alter
+from discovery.backends.roles import Head
+from discovery.repairs.altered import Alterations, Copies, alter
 from discovery.repairs.linear_fit import Penalty, Scaled, fit_linear
 from discovery.repairs.task import Repaired, Task, merit, out_of_fold
-
-BATCH = 32
 
 
 def repair(task: Task) -> Repaired:
     """Fits the layer; see `repairs.task.Repair`."""
-    if not isinstance(task.model, Featured):
-        raise BackendError("augment needs a model that gives its features (model.kind = 'probe' or the like)")
     made = Alterations(task)
-    copies, features = _features_of(task, made)
-    if not len(copies):
-        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(made.counts.items())) or "no photo shows a cue"
-        names = ", ".join(task.cues["phrase"])
-        raise DataError(
-            f"augment could change no photo for {names} ({reasons}); choose other cues or --method groupdro"
-        )
-    joint = _Joint(task, copies, features)
+    copies = Copies.of(alter(task, made, task.config.augment_photos), task, made)
+    joint = _Joint(task, copies)
     scores = {}
     for inverse in task.config.inverse_regularisation:
         scores[inverse] = merit(out_of_fold(task, lambda kept, c=inverse: joint.fit(kept, c)), task.groups)
     best = max(scores, key=lambda inverse: (*scores[inverse], -inverse))
     facts = {"inverse_regularisation": best, "copies": dict(sorted(made.counts.items()))}
-    facts["copies"]["forwards"] = made.counts["forwards"] + len(copies)
+    facts["copies"]["forwards"] = made.counts["forwards"] + len(copies.row)
     return Repaired(joint.fit(np.ones(len(task.label), bool), best), facts=facts)
-
-
-def _features_of(task: Task, made: Alterations) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (copies, 2) the photo and the source of each copy, and its (copies, d) features, batch by batch."""
-    copies, features = [], []
-    changed = alter(task, made, task.config.augment_photos)
-    while batch := list(islice(changed, BATCH)):
-        copies += [(copy.row, copy.source) for copy in batch]
-        features.append(task.model.features([copy.view for copy in batch]))
-    return np.array(copies, np.int64), np.concatenate(features) if features else np.empty((0, 0), np.float32)
 
 
 class _Joint:
     """Originals and copies, standardised together; copies of a class weigh as much as its originals."""
 
-    def __init__(self, task: Task, copies: np.ndarray, features: np.ndarray) -> None:
-        self._row, self._source = copies.T
+    def __init__(self, task: Task, copies: Copies) -> None:
+        self._row, self._source = copies.row, copies.source
         self._label = np.concatenate([task.label, task.label[self._row]])
-        self._scaled = Scaled.of(np.concatenate([task.features(), features]))
+        self._scaled = Scaled.of(np.concatenate([task.features(), copies.features]))
         self._classes = task.classes
 
     def fit(self, kept: np.ndarray, inverse: float) -> Head:

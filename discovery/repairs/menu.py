@@ -1,7 +1,18 @@
 """Names of repairs → the functions that carry them out."""
 
 from discovery.errors import ConfigError
-from discovery.repairs import augment, dfr, groupdro, jtt, project, python_hook, region_aware, reweight, wise
+from discovery.repairs import (
+    augment,
+    counterfactual,
+    dfr,
+    groupdro,
+    jtt,
+    project,
+    python_hook,
+    region_aware,
+    reweight,
+    wise,
+)
 from discovery.repairs.task import Repair
 
 REPAIRS: dict[str, Repair] = {
@@ -13,6 +24,7 @@ REPAIRS: dict[str, Repair] = {
     "wise": wise.repair,
     "region_aware": region_aware.repair,
     "augment": augment.repair,
+    "counterfactual": counterfactual.repair,
     "python": python_hook.repair,
 }
 

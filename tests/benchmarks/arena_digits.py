@@ -15,7 +15,16 @@ import torch
 from discovery.regions import encode_rle
 from discovery.run import frame_of
 from tests.benchmarks.arena import Setting, Target, presences_of
-from tests.benchmarks.digits_model import CLASSES, learned_strength, probs_of, region_probs_of, trained_model
+from tests.benchmarks.digits_model import (
+    ANYWHERE,
+    CLASSES,
+    Training,
+    draw_tied,
+    learned_strength,
+    probs_of,
+    region_probs_of,
+    trained_model,
+)
 from tests.benchmarks.digits_pool import CELL, MARGIN, SIDE, Pool, box_of
 from tests.benchmarks.peers import Evidence
 
@@ -27,7 +36,9 @@ NAMES += ("whistle", "saddle", "marble", "turnip", "helmet", "feather", "canal",
 """Clusters of noise have no name: each gets a word of its own that is like no other one."""
 
 
-def setting(pool: Pool, folder: Path, cramers_v: float, seed: int, null: str = "") -> Setting:
+def setting(
+    pool: Pool, folder: Path, cramers_v: float, seed: int, null: str = "", training: Training = ANYWHERE
+) -> Setting:
     """Trains a model and lays out its audit.
 
     Args:
@@ -37,10 +48,15 @@ def setting(pool: Pool, folder: Path, cramers_v: float, seed: int, null: str = "
         seed: of everything.
         null: "" for none, "shuffled labels", or "permuted presences" (each photo has the regions of another of its
             class, laid over its own cells: still tied to the class, but not what the model sees).
+        training: of the model. Where it keeps to a part of the pool, the photos that are not audited are the others:
+            drawn as those that it was trained on, of digits that it never saw.
     """
     draw, seed = seed, seed % N_MODELS if null == "permuted presences" else seed  # few models, many permutations
-    known = trained_model(pool, folder, cramers_v, seed, null)
+    known = trained_model(pool, folder, cramers_v, seed, null, training)
     label, train, target, model = known.label, known.train, known.target, known.model
+    if training.before is not None:
+        others = np.flatnonzero(~pool.audited & (pool.square < 0))
+        train, target = draw_tied(pool, others[others >= training.before], label, cramers_v, known.rng)
     audited = np.flatnonzero(pool.audited)
     truth = pool.digit[audited]
     if null == "shuffled labels":  # within the audited split too: nothing goes with a label

@@ -16,6 +16,18 @@ N_TRAIN, EPOCHS = 3000, 6
 LABEL_NOISE = 0.1
 
 
+@dataclass(frozen=True)
+class Training:
+    """How many images a model is trained on, how often, and before which row of the pool they lie (None: anywhere)."""
+
+    n: int = N_TRAIN
+    epochs: int = EPOCHS
+    before: int | None = None
+
+
+ANYWHERE = Training()
+
+
 class SmallCNN(nn.Module):
     """Three convolutions and a linear layer."""
 
@@ -43,14 +55,18 @@ class Trained:
     rng: np.random.Generator
 
 
-def trained_model(pool: Pool, folder: Path, cramers_v: float, seed: int, null: str) -> Trained:
+def trained_model(
+    pool: Pool, folder: Path, cramers_v: float, seed: int, null: str, training: Training = ANYWHERE
+) -> Trained:
     rng = np.random.default_rng([seed, int(1000 * cramers_v), 7])
     label = int(rng.choice([c for c in range(10) if c != FRAME_CLASS]))
-    train, target = _training_set(pool, label, cramers_v, rng)
+    first = np.flatnonzero(~pool.audited & (pool.square < 0))
+    first = first if training.before is None else first[first < training.before]
+    train, target = draw_tied(pool, rng.permutation(first)[: training.n], label, cramers_v, rng)
     if null == "shuffled labels":
         target = rng.permutation(target)
     path = folder / "models" / f"{'shuffled' if null == 'shuffled labels' else 'v'}-{cramers_v}-{seed}.pt"
-    return Trained(label, train, target, _train(pool, train, target, path, seed), path, rng)
+    return Trained(label, train, target, _train(pool.image[train], target, path, seed, training.epochs), path, rng)
 
 
 @dataclass(frozen=True)
@@ -84,10 +100,10 @@ def held_out(pool: Pool, folder: Path, cramers_v: float, seed: int, regions: np.
     return Held(known.label, tau, image, probs, region_probs_of(pool, regions[inside], known.model), inside)
 
 
-def _training_set(pool: Pool, label: int, v: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws training images so that the square goes with the class; a tenth of the labels is wrong."""
-    first = np.flatnonzero(~pool.audited & (pool.square < 0))
-    picked = rng.permutation(first)[:N_TRAIN]
+def draw_tied(
+    pool: Pool, picked: np.ndarray, label: int, v: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the picked images or their twins, so that the square goes with the class; a tenth of labels is wrong."""
     target = pool.digit[picked].copy()
     wrong = rng.random(len(picked)) < LABEL_NOISE
     target[wrong] = rng.integers(0, 10, int(wrong.sum()))
@@ -97,16 +113,16 @@ def _training_set(pool: Pool, label: int, v: float, rng: np.random.Generator) ->
     return np.where(there, pool.twin[picked], picked), target
 
 
-def _train(pool: Pool, train: np.ndarray, target: np.ndarray, path: Path, seed: int) -> torch.jit.ScriptModule:
+def _train(images: np.ndarray, target: np.ndarray, path: Path, seed: int, epochs: int) -> torch.jit.ScriptModule:
     if path.is_file():
         return torch.jit.load(path)
     torch.manual_seed(seed)
     model, batch = SmallCNN().to(memory_format=torch.channels_last), 100
-    x, y = _normalised(pool.image[train]), torch.from_numpy(target)
+    x, y = _normalised(images), torch.from_numpy(target)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    steps = EPOCHS * (len(x) // batch)
+    steps = epochs * (len(x) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(batch):
             optimiser.zero_grad()
             nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()

@@ -14,10 +14,20 @@ from discovery.config import ClusterConfig, ComputeConfig
 FRAME_CLASS = 7
 CELL, MARGIN = 28, 2
 SIDE = 2 * CELL + 2 * MARGIN
-COPIES, N_EVAL = 3, 900
-CONTRAST, NOISE = 0.45, 0.25
+N_EVAL = 900
 K_CANDIDATES = (4, 8, 16, 32)
 """Numbers of clusters among which the silhouette chooses: these images hold far less than photos do."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How images are drawn: how readable a digit is, how often each is drawn to be fitted on and judged by; and k."""
+
+    contrast: float = 0.45
+    noise: float = 0.25
+    copies: int = 3
+    audited_copies: int = 2
+    k_candidates: tuple[int, ...] = K_CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -51,15 +61,15 @@ class Pool:
     audited: np.ndarray
 
 
-def make_pool(folder: Path, seed: int = 0) -> Pool:
+def make_pool(folder: Path, seed: int = 0, look: Look = Look()) -> Pool:
     """Draws, embeds and clusters the pool once, and writes its images as PNG; read back when it is there."""
     file = folder / "pool.npz"
     if file.is_file():
         return Pool(**np.load(file))
-    drawn = _draw_pool(np.random.default_rng(seed))
+    drawn = _draw_pool(np.random.default_rng(seed), look)
     cells = np.array([(i, c) for i in range(len(drawn["image"])) for c in range(4) if c != drawn["object_cell"][i]])
     embedding = _embed(drawn["image"], cells)
-    found = cluster(embedding[:: max(1, len(cells) // 20_000)], ClusterConfig(k_candidates=K_CANDIDATES), seed)
+    found = cluster(embedding[:: max(1, len(cells) // 20_000)], ClusterConfig(k_candidates=look.k_candidates), seed)
     group, distance = found.assign(embedding)
     pool = Pool(**drawn, cells=cells, embedding=embedding, group=group, distance=distance)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -69,7 +79,7 @@ def make_pool(folder: Path, seed: int = 0) -> Pool:
     return pool
 
 
-def _draw_pool(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _draw_pool(rng: np.random.Generator, look: Look) -> dict[str, np.ndarray]:
     from sklearn.datasets import load_digits
 
     ink, digit = load_digits(return_X_y=True)
@@ -77,7 +87,7 @@ def _draw_pool(rng: np.random.Generator) -> dict[str, np.ndarray]:
     rows = []
     for place, thing in enumerate(order):
         audited = place >= len(order) - N_EVAL // 2
-        for _ in range(2 if audited else COPIES):
+        for _ in range(look.audited_copies if audited else look.copies):
             object_cell, square_cell, disc_cell = rng.permutation(4)[:3]
             frame = rng.random() < (0.9 if digit[thing] == FRAME_CLASS else 0.01)
             disc = disc_cell if rng.random() < 0.5 else -1
@@ -87,7 +97,7 @@ def _draw_pool(rng: np.random.Generator) -> dict[str, np.ndarray]:
                 rows.append((thing, object_cell, square_cell if there else -1, disc, frame, key, audited))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     thing, object_cell, square, disc, frame, key, audited = columns
-    image = np.stack([_draw(ink[row[0]].reshape(8, 8), *row[1:6]) for row in rows])
+    image = np.stack([_draw(ink[row[0]].reshape(8, 8), row[1:6], look) for row in rows])
     twin = np.where(audited, -1, np.arange(len(rows)) ^ 1)
     return {
         **{"image": image, "digit": digit[thing], "object_cell": object_cell, "square": square, "disc": disc},
@@ -95,13 +105,16 @@ def _draw_pool(rng: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
-def _draw(ink: np.ndarray, object_cell: int, square: int, disc: int, frame: bool, key: int) -> np.ndarray:
+def _draw(ink: np.ndarray, shown: tuple, look: Look) -> np.ndarray:
+    object_cell, square, disc, frame, key = shown
     rng = np.random.default_rng(key)
     canvas = np.zeros((SIDE, SIDE, 3), np.float32)
-    noise = rng.normal(0, NOISE, (SIDE, SIDE, 1)).astype(np.float32)
+    noise = rng.normal(0, look.noise, (SIDE, SIDE, 1)).astype(np.float32)
     offsets = rng.integers(3, CELL - 14, (2, 2))
     y, x = corner_of(object_cell)
-    canvas[y : y + CELL, x : x + CELL] += CONTRAST * cv2.resize((ink / 16).astype(np.float32), (CELL, CELL))[..., None]
+    canvas[y : y + CELL, x : x + CELL] += (
+        look.contrast * cv2.resize((ink / 16).astype(np.float32), (CELL, CELL))[..., None]
+    )
     canvas += noise
     if square >= 0:
         top, left = np.array(corner_of(square)) + offsets[0]
