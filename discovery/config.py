@@ -93,6 +93,16 @@ class RunConfig(BaseSettings):
             object.__setattr__(self, "dataset", dataset)
         return self
 
+    @model_validator(mode="after")
+    def _has_maps(self) -> "RunConfig":
+        mapped = self.model.kind == "probe" and self.model.backbone == "efficientnet_lite0"
+        if self.ablate.object == "attribution" and not mapped:
+            raise ValueError(
+                "ablate.object = 'attribution' wants a probe on efficientnet_lite0, whose last layer reads a spatial "
+                "map; set it to 'detected' or 'given'"
+            )
+        return self
+
 
 def read_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Reads a TOML configuration and applies `key=value` overrides.

@@ -15,6 +15,13 @@ def test_the_file_names_the_run_by_default(toml):
     assert read_config(toml).name == "mine"
 
 
+def test_a_map_of_the_model_is_asked_for_only_where_there_is_one(toml):
+    assert read_config(toml, ["ablate.object=attribution"]).ablate.object == "attribution"
+    for other in (["model.kind=torch", "model.path=x.pt"], ["model.backbone=clip:x"]):
+        with pytest.raises(ConfigError, match=r"ablate.object = 'attribution' wants a probe on efficientnet_lite0"):
+            read_config(toml, ["ablate.object=attribution", *other])
+
+
 def test_overrides_win_over_the_file(toml):
     config = read_config(toml, ["rank.level=0.2", "dataset.root=/else where/photos", "ablate.fills=['mean','blur']"])
     assert (config.rank.level, config.dataset.root, config.ablate.fills) == (
