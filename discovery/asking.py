@@ -10,7 +10,7 @@ from discovery.ask import Asked, check_model, questions_for
 from discovery.backends.classifier_mllm import run_questions
 from discovery.backends.llm_budget import IMAGE_TOKENS, Cost, money, tokens_of
 from discovery.config import RunConfig
-from discovery.corridor import Progress, plan, work
+from discovery.corridor import Progress, make
 from discovery.draws import DROPPED, check_draws, read_draws
 from discovery.errors import ConfigError
 from discovery.run import Run
@@ -93,11 +93,7 @@ def ask_run(run: Run, progress: Progress = lambda *_: None) -> pl.DataFrame:
     """
     estimate(run)
     for stage in STAGES:
-        todo = plan(run, stage)
-        for done, shard in enumerate(todo):
-            progress(stage.name, done, len(todo))
-            work(run, stage, shard)
-        progress(stage.name, len(todo), len(todo))
+        make(run, stage, progress)
     found = run.read("perception")
     run.write_text(FILE, render_json(run.config, found))
     return found

@@ -11,7 +11,7 @@ import polars as pl
 from discovery.backends.classifier import Head
 from discovery.calibration import Calibration, Curve, Nulls, others_reported, points_of, reported, seen_in
 from discovery.config import DatasetConfig, RunConfig
-from discovery.corridor import STAGES, Progress, plan, work
+from discovery.corridor import STAGES, Progress, make
 from discovery.nulls import permute_presences
 from discovery.picked import FIT, pick_photos
 from discovery.planted import Plant, Planted
@@ -118,7 +118,7 @@ def _prepare(subject: Subject, plants: tuple[Plant, ...], folder: Path, number: 
     }
     run = Run.create(folder / f"round-{number}" / "copy", config.model_copy(update=changed))
     for name in ONCE:
-        _make(run, name, progress)
+        make(run, STAGES[name], progress)
     mark = _mark(copy, subject.head)
     sensor = run.path / f"sensor-{mark}.npz"
     write_sensor(subject, plants, sensor)
@@ -132,21 +132,13 @@ def _mark(copy: Copy, head: Head) -> str:
     return hashlib.sha256(copy.mark.encode() + repr(head.classes).encode() + weights).hexdigest()[:12]
 
 
-def _make(run: Run, stage: str, progress: Progress = lambda *_: None) -> None:
-    parts = plan(run, STAGES[stage])
-    for done, part in enumerate(parts):
-        progress(stage, done, len(parts))
-        work(run, STAGES[stage], part)
-    progress(stage, len(parts), len(parts))
-
-
 def _at_strength(turn: _Round, strength: float, progress: Progress) -> Run:
     """Runs the rest with a model that reacts to the cues."""
     progress("strengths", STRENGTHS.index(strength), len(STRENGTHS))
     tables = {name: turn.run.read(name) for name in ("samples", "attributes", "regions", "presences")}
     run = _given(turn, f"strength-{strength:g}", turn.at(strength), tables | {"heads": _heads(turn.subject.head)})
     for name in ("predict", *AGAIN):
-        _make(run, name)
+        make(run, STAGES[name])
     progress("strengths", STRENGTHS.index(strength) + 1, len(STRENGTHS))
     return run
 
@@ -191,5 +183,5 @@ def _null(turn: _Round, as_it_is: Run, number: int) -> list[dict]:
     tables |= {"samples": samples, "presences": permuted.presences, "regions": permuted.regions}
     run = _given(turn, f"null-{number}", turn.run.config, tables)
     for name in AGAIN:
-        _make(run, name)
+        make(run, STAGES[name])
     return reported(run.read("cues"))

@@ -78,6 +78,15 @@ def work(run: Run, stage: Stage, shard: int) -> Path:
     return paths[0]
 
 
+def make(run: Run, stage: Stage, progress: Progress = lambda *_: None) -> None:
+    """Makes the parts of a stage's table that are missing; `progress` is called as in `discover`."""
+    todo = plan(run, stage)
+    for done, shard in enumerate(todo):
+        progress(stage.name, done, len(todo))
+        work(run, stage, shard)
+    progress(stage.name, len(todo), len(todo))
+
+
 def corridor(until: str | None = None) -> tuple[Stage, ...]:
     """Returns the stages up to and with `until`.
 
@@ -114,9 +123,5 @@ def discover(
     stages = corridor(until)
     run = Run.create(run_dir or Path("runs") / config.name, config, fresh=fresh)
     for stage in stages:
-        todo = plan(run, stage)
-        for done, shard in enumerate(todo):
-            progress(stage.name, done, len(todo))
-            work(run, stage, shard)
-        progress(stage.name, len(todo), len(todo))
+        make(run, stage, progress)
     return run

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from discovery.backends.llm_budget import Cost, money
 from discovery.config import ProposeConfig, RunConfig
-from discovery.corridor import Progress, corridor, plan, work
+from discovery.corridor import Progress, corridor, make
 from discovery.run import Run
 
 if TYPE_CHECKING:
@@ -22,13 +22,8 @@ def propose(run: Run, progress: Progress) -> Run:
     """Makes what is missing up to the table `attributes`; predictions only where the proposer is told of them."""
     wanted = {"ingest", "propose"} | ({"fit", "predict"} if run.config.propose.evidence != "none" else set())
     for stage in corridor("propose"):
-        if stage.name not in wanted:
-            continue
-        todo = plan(run, stage)
-        for done, shard in enumerate(todo):
-            progress(stage.name, done, len(todo))
-            work(run, stage, shard)
-        progress(stage.name, len(todo), len(todo))
+        if stage.name in wanted:
+            make(run, stage, progress)
     return run
 
 

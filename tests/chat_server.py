@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -88,6 +89,10 @@ class ChatServer:
         self._lock = threading.Lock()
         http.expect_request("/v1/chat/completions", method="POST").respond_with_handler(self._answer)
         http.expect_request("/v1/models").respond_with_handler(self._list)
+
+    def settings(self, folder: Path) -> dict[str, str]:
+        """Returns what a configuration says of this server; answers are kept below `folder`."""
+        return {"llm": "tiny", "base_url": self.base_url, "cache": str(folder / "cache")}
 
     def then(self, *replies: Reply | Callable[[dict], Reply]) -> None:
         """Queues replies for the next requests."""

@@ -70,6 +70,22 @@ def make_photos(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="module")
+def running_server():
+    """A pretended OpenAI-compatible server, one per file of tests; see tests/chat_server.py."""
+    from chat_server import chat_server
+
+    with chat_server() as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_server(running_server):
+    """That server without memory of the test before."""
+    running_server.forget()
+    return running_server
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     """The folder of a finished run whose model leans on a red corner; see tests/repairable.py."""

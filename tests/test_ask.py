@@ -290,7 +290,7 @@ def test_a_real_server_is_asked_once_and_the_planted_cue_is_found(finished, tmp_
 
     with chat_server() as server:
         server.otherwise = says
-        model = {"llm": "tiny", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
+        model = server.settings(tmp_path)
         run = finished(12, settings={"photos": 6, "orders": 2}, model=model)
         ran = CliRunner().invoke(app, ["ask", str(run.path)])
         assert ran.exit_code == 0, ran.output

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from chat_server import chat_server, completion, late, refusal
+from chat_server import completion, late, refusal
 from pydantic import BaseModel, ConfigDict
 from werkzeug import Response
 
@@ -40,24 +40,16 @@ class Things(BaseModel):
     things: list[Thing]
 
 
-@pytest.fixture(scope="module")
-def running():
-    with chat_server() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running):
-    """The one server of this file, without memory of the test before."""
-    running.forget()
-    running.otherwise = lambda _: GOOD
-    return running
+def server(fresh_server):
+    fresh_server.otherwise = lambda _: GOOD
+    return fresh_server
 
 
 @pytest.fixture
 def client(server, tmp_path):
     def make(**settings):
-        given = {"llm": "tiny", "base_url": server.base_url, "cache": str(tmp_path / "cache"), "timeout_s": 5.0}
+        given = server.settings(tmp_path) | {"timeout_s": 5.0}
         return Client(ServerConfig(**given | settings))
 
     return make

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from chat_server import chat_server, completion, photo_of, refusal, text_of
+from chat_server import completion, photo_of, refusal, text_of
 
 from discovery.backends.classifier import load_classifier
 from discovery.backends.classifier_mllm import load_mllm
@@ -34,23 +34,16 @@ def tokens(*listed: dict[str, float]) -> dict:
     }
 
 
-@pytest.fixture(scope="module")
-def running():
-    with chat_server() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running):
-    running.forget()
-    running.otherwise = lambda _: "no"
-    return running
+def server(fresh_server):
+    fresh_server.otherwise = lambda _: "no"
+    return fresh_server
 
 
 @pytest.fixture
 def mllm(server, tmp_path):
     def make(**settings):
-        given = {"llm": "tiny", "base_url": server.base_url, "cache": str(tmp_path / "cache"), "timeout_s": 5.0}
+        given = server.settings(tmp_path) | {"timeout_s": 5.0}
         return load_mllm(MllmConfig(**given | settings), COMPUTE)
 
     return make

@@ -6,28 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from small_set import CUES, small_recipe
 
 from discovery.errors import ConfigError, DataError
-from discovery.planted import Plant, Recipe, plant, read_planted
-
-CUES = (
-    Plant(phrase="red circle", kind="object", label="three", cramers_v=0.8),
-    Plant(phrase="stripes", kind="texture", label="one", cramers_v=0.6),
-    Plant(phrase="date stamp", kind="text", role="decoy"),
-    Plant(phrase="blue border", kind="border", label="eight", cramers_v=0.7),
-    Plant(phrase="magenta border", kind="border", role="unused", label="eight", cramers_v=0.7, border_frac=0.04),
-)
-
-
-def _recipe(**changes: object) -> Recipe:
-    values = {
-        "classes": ("one", "three", "eight"),
-        "train_per_class": 20,
-        "test_per_class": 10,
-        "canvas_px": 96,
-        "plants": CUES,
-    }
-    return Recipe(**(values | changes))
+from discovery.planted import plant, read_planted
 
 
 def _bytes(root: Path) -> dict[str, bytes]:
@@ -36,7 +18,7 @@ def _bytes(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return plant(_recipe(), tmp_path_factory.mktemp("planted") / "set")
+    return plant(small_recipe(), tmp_path_factory.mktemp("planted") / "set")
 
 
 def test_achieved_v_in_the_files_truth_is_what_the_images_show(small):
@@ -61,22 +43,22 @@ def test_test_split_shows_every_plant_equally_often_in_every_class(small):
 
 
 def test_same_recipe_gives_the_same_bytes_and_another_seed_others(small, tmp_path):
-    again = plant(_recipe(), tmp_path / "again")
+    again = plant(small_recipe(), tmp_path / "again")
     assert _bytes(again.root) == _bytes(small.root)
-    other = plant(_recipe(seed=1), tmp_path / "other")
+    other = plant(small_recipe(seed=1), tmp_path / "other")
     images = [p for p in _bytes(other.root) if p.endswith(".png")]
     assert all(_bytes(other.root)[p] != _bytes(small.root)[p] for p in images[:5])
 
 
 def test_finished_set_is_read_and_not_drawn_again(tmp_path, monkeypatch):
-    first = plant(_recipe(), tmp_path)
+    first = plant(small_recipe(), tmp_path)
     monkeypatch.setattr("discovery.planted.render", lambda *_: pytest.fail("drawn again"))
-    assert plant(_recipe(), tmp_path).truth.equals(first.truth)
+    assert plant(small_recipe(), tmp_path).truth.equals(first.truth)
 
 
 def test_another_recipe_replaces_the_set(tmp_path):
-    plant(_recipe(), tmp_path)
-    planted = plant(_recipe(train_per_class=12), tmp_path)
+    plant(small_recipe(), tmp_path)
+    planted = plant(small_recipe(train_per_class=12), tmp_path)
     assert len(list(tmp_path.glob("train/one/*.png"))) == 12
     assert len(planted.truth) == (12 + 10) * 3 * len(CUES)
 
@@ -85,23 +67,23 @@ def test_unfinished_set_is_made_anew(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("discovery.planted._achieved", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            plant(_recipe(), tmp_path)
+            plant(small_recipe(), tmp_path)
     with pytest.raises(DataError, match="no finished planted set"):
         read_planted(tmp_path)
-    assert len(plant(_recipe(), tmp_path).plants) == len(CUES)
+    assert len(plant(small_recipe(), tmp_path).plants) == len(CUES)
 
 
 def test_images_of_the_user_are_never_removed(tmp_path):
     (tmp_path / "train" / "one").mkdir(parents=True)
     with pytest.raises(DataError, match="was not planted and is kept"):
-        plant(_recipe(), tmp_path)
+        plant(small_recipe(), tmp_path)
     assert (tmp_path / "train" / "one").is_dir()
 
 
 def test_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write to .*; choose another folder"):
-        plant(_recipe(), tmp_path / "file" / "set")
+        plant(small_recipe(), tmp_path / "file" / "set")
 
 
 def test_truth_names_every_image_once_per_plant(small):
@@ -129,7 +111,7 @@ def _write_photos(root: Path, count: int) -> None:
 
 def test_photos_can_be_the_objects(tmp_path):
     _write_photos(tmp_path / "photos", 3)
-    recipe = _recipe(objects=str(tmp_path / "photos"), train_per_class=2, test_per_class=1, contrast=1, noise=0)
+    recipe = small_recipe(objects=str(tmp_path / "photos"), train_per_class=2, test_per_class=1, contrast=1, noise=0)
     planted = plant(recipe, tmp_path / "set")
     row = planted.truth.filter(~pl.col("present").any().over("sample_id"))
     assert len(planted.truth) == 9 * len(CUES)
@@ -142,11 +124,11 @@ def test_photos_can_be_the_objects(tmp_path):
 def test_too_few_photos_or_a_missing_class_is_one_line(tmp_path):
     _write_photos(tmp_path, 2)
     with pytest.raises(DataError, match=r"a class needs 30 objects .* 'one' has 2"):
-        plant(_recipe(objects=str(tmp_path)), tmp_path / "set")
+        plant(small_recipe(objects=str(tmp_path)), tmp_path / "set")
     with pytest.raises(DataError, match=r"no folder .*two; give digits"):
-        plant(_recipe(objects=str(tmp_path), classes=("one", "two"), plants=()), tmp_path / "set")
+        plant(small_recipe(objects=str(tmp_path), classes=("one", "two"), plants=()), tmp_path / "set")
 
 
 def test_unknown_digit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'cat' is no digit"):
-        plant(_recipe(classes=("one", "cat"), plants=()), tmp_path)
+        plant(small_recipe(classes=("one", "cat"), plants=()), tmp_path)

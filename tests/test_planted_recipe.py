@@ -5,37 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_set import CUES, small_recipe
 
 from discovery.errors import ConfigError
 from discovery.planted_cues import parse_cue
-from discovery.planted_recipe import Plant, Recipe, cramers_v, draw_presences, presence_probs, read_recipe
+from discovery.planted_recipe import Plant, cramers_v, draw_presences, presence_probs, read_recipe
 from discovery.planted_scenes import DIGITS
 
 DEMO = Path(__file__).parents[1] / "data" / "demo.toml"
-CUES = (
-    Plant(phrase="red circle", kind="object", label="three", cramers_v=0.8),
-    Plant(phrase="stripes", kind="texture", label="one", cramers_v=0.6),
-    Plant(phrase="date stamp", kind="text", role="decoy"),
-    Plant(phrase="blue border", kind="border", label="eight", cramers_v=0.7),
-    Plant(phrase="magenta border", kind="border", role="unused", label="eight", cramers_v=0.7, border_frac=0.04),
-)
-
-
-def _recipe(**changes: object) -> Recipe:
-    values = {
-        "classes": ("one", "three", "eight"),
-        "train_per_class": 20,
-        "test_per_class": 10,
-        "canvas_px": 96,
-        "plants": CUES,
-    }
-    return Recipe(**(values | changes))
 
 
 @pytest.mark.parametrize(("n_classes", "v"), list(itertools.product((2, 3, 6), (0.0, 0.3, 0.7, 0.9, 1.0))))
 def test_achieved_cramers_v_is_the_stated_one(n_classes, v):
     classes = DIGITS[:n_classes]
-    recipe = _recipe(
+    recipe = small_recipe(
         classes=classes,
         train_per_class=110,
         plants=(Plant(phrase="red circle", kind="object", label="one", cramers_v=v),),
@@ -47,14 +30,14 @@ def test_achieved_cramers_v_is_the_stated_one(n_classes, v):
 
 
 def test_prevalence_is_kept_where_it_is_given():
-    recipe = _recipe(plants=(Plant(phrase="stripes", kind="texture", label="one", cramers_v=0.4, prevalence=0.5),))
+    recipe = small_recipe(plants=(Plant(phrase="stripes", kind="texture", label="one", cramers_v=0.4, prevalence=0.5),))
     own, rest = presence_probs(recipe, recipe.plants[0])
     assert own / 3 + rest * 2 / 3 == pytest.approx(0.5)
     assert draw_presences(recipe, "train").mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_two_plants_are_drawn_independently_within_a_class():
-    recipe = _recipe(train_per_class=170, test_per_class=0, plants=[p for p in CUES if p.role != "decoy"])
+    recipe = small_recipe(train_per_class=170, test_per_class=0, plants=[p for p in CUES if p.role != "decoy"])
     shown = draw_presences(recipe, "train")[340:]
     assert abs(np.corrcoef(shown[:, 2], shown[:, 3])[0, 1]) < 0.25
 
@@ -97,7 +80,7 @@ def test_unused_border_of_the_demo_lies_outside_the_centre_crop():
 )
 def test_impossible_recipe_is_refused_with_its_reason(changes, message):
     with pytest.raises(ValueError, match=message):
-        _recipe(**changes)
+        small_recipe(**changes)
 
 
 def test_recipe_file_errors_name_the_key(tmp_path):

@@ -275,7 +275,7 @@ def offline_models(monkeypatch):
 def test_every_proposer_keeps_the_contract(name, tmp_path):
     with chat_server() as server:
         server.otherwise = lambda body: PretendModel({data_of(body)["class"]: ANSWER})(body)
-        asked = {"llm": "tiny", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
+        asked = server.settings(tmp_path)
         config = ProposeConfig(proposer=name, file=str(write(tmp_path, "a.txt", "snow\nsky, background")), **asked)
         _keeps_the_contract(name, config)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chat_server import chat_server, completion, refusal
+from chat_server import completion, refusal
 from pretend_llm import FAULTS, BadServer, PretendModel, data_of, question_of, text_of
 
 from discovery.backends.detector import Phrase
@@ -45,23 +45,16 @@ def unrelated(phrases):
     return np.eye(len(words), dtype=np.float32)[[words.index(phrase) for phrase in phrases]]
 
 
-@pytest.fixture(scope="module")
-def running():
-    with chat_server() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running):
-    running.forget()
-    running.otherwise = PretendModel(CUES, parts=frozenset({"helmet"}))
-    return running
+def server(fresh_server):
+    fresh_server.otherwise = PretendModel(CUES, parts=frozenset({"helmet"}))
+    return fresh_server
 
 
 @pytest.fixture
 def proposer(server, tmp_path):
     def make(encode=unrelated, offered=(), **settings):
-        given = {"proposer": "openai", "llm": "tiny", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
+        given = {"proposer": "openai"} | server.settings(tmp_path)
         config = ProposeConfig(**given | settings)
         return OpenAIProposer(config, Client(config), computed=offered, encode=encode)
 

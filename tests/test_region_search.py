@@ -63,7 +63,7 @@ def test_what_flips_under_one_fill_alone_does_not_count():
     view = painted(3)
     both = [MaskedViews(view, CELLS, Picky(), fill=fill) for fill in ("blur", "mean")]
     both[1].without = lambda removed: np.tile([0.9, 0.1], (len(removed), 1))
-    assert find_flip(both[:1], 0, [3, 4]) is not None
+    assert find_flip(both[:1], 0, [3, 4]).regions == (3,)
     assert find_flip(both, 0, [3, 4]) is None
 
 

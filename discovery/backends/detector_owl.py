@@ -12,7 +12,7 @@ import torch
 
 from discovery.backends.checkpoint import load_model, load_processor
 from discovery.backends.detector import Phrase
-from discovery.backends.open_set import Batches, chunks, sees_place, to_regions
+from discovery.backends.open_set import Batches, Queries, chunks, sees_place, to_regions
 from discovery.config import ComputeConfig, DetectConfig
 from discovery.device import device_for
 from discovery.images import resize
@@ -97,7 +97,7 @@ class OwlDetector:
     def __init__(self, name: str, checkpoint: str, config: DetectConfig, compute: ComputeConfig) -> None:
         self._model, self._config = OwlModel(name, checkpoint, compute), config
         self._batches = Batches(min(config.images_per_pass, compute.batch_size))
-        self._known: dict[str, torch.Tensor] = {}
+        self._queries = Queries(self._embed, config.phrases_per_pass)
 
     def sees(self, phrase: Phrase) -> bool:
         """Tells whether the phrase has a place; free text is all it needs."""
@@ -105,10 +105,7 @@ class OwlDetector:
 
     def detect(self, images: Sequence[np.ndarray], phrases: Sequence[Phrase]) -> Regions:
         """See `Detector.detect`."""
-        if not len(images) or not len(phrases):
-            return Regions.build([])
-        queries = self._queries([phrase.text for phrase in phrases])
-        return self._batches.run(images, lambda chunk: self._find(chunk, queries))
+        return self._queries.find(images, phrases, self._batches, self._find)
 
     def _find(self, images: Sequence[np.ndarray], queries: torch.Tensor) -> Regions:
         features = self._model.features(images)
@@ -119,13 +116,8 @@ class OwlDetector:
             parts.append(Regions(found.image, found.phrase + part.start, found.xyxy, found.score))
         return Regions.concat(parts)
 
-    def _queries(self, texts: Sequence[str]) -> torch.Tensor:
-        """Returns (p, d) text embeddings; each text is embedded once and kept."""
-        new = sorted(set(texts) - self._known.keys())
-        for part in chunks(len(new), self._config.phrases_per_pass):
-            prompts = [self._config.prompt.replace("{}", text) for text in new[part]]
-            self._known.update(zip(new[part], self._model.embed_texts(prompts), strict=True))
-        return torch.stack([self._known[text] for text in texts])
+    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
+        return self._model.embed_texts([self._config.prompt.replace("{}", text) for text in texts])
 
 
 def _fit(image: np.ndarray, side: int) -> np.ndarray:

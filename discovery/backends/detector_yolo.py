@@ -22,7 +22,7 @@ from discovery.backends.checkpoint import read_choice
 from discovery.backends.class_texts import load_class_texts
 from discovery.backends.detector import Phrase
 from discovery.backends.extras import needed
-from discovery.backends.open_set import Batches, Chosen, choose, chunks, sees_place
+from discovery.backends.open_set import Batches, Chosen, Queries, choose, chunks, sees_place
 from discovery.config import ComputeConfig, DetectConfig
 from discovery.device import device_for
 from discovery.errors import BackendError
@@ -54,7 +54,7 @@ class YoloDetector:
         self._side = _side(self._net)
         self._text = load_class_texts(read_choice(config.text_model or TEXT_MODELS[name]), compute)
         self._batches = Batches(min(config.images_per_pass, compute.batch_size))
-        self._known: dict[str, torch.Tensor] = {}
+        self._queries = Queries(self._embed, config.phrases_per_pass)
 
     def sees(self, phrase: Phrase) -> bool:
         """Tells whether the phrase has a place; free text is all it needs."""
@@ -62,11 +62,7 @@ class YoloDetector:
 
     def detect(self, images: Sequence[np.ndarray], phrases: Sequence[Phrase]) -> Regions:
         """See `Detector.detect`."""
-        if not len(images) or not len(phrases):
-            return Regions.build([])
-        with torch.inference_mode():
-            queries = self._queries([phrase.text for phrase in phrases])
-            return self._batches.run(images, lambda chunk: self._find(chunk, queries))
+        return self._queries.find(images, phrases, self._batches, self._find)
 
     def _find(self, images: Sequence[np.ndarray], queries: torch.Tensor) -> Regions:
         views = [_view(image, self._side) for image in images]
@@ -103,12 +99,8 @@ class YoloDetector:
                 answer = self._net(pixels, txt_feats=texts)[0]
             yield answer if isinstance(answer, tuple) else (answer, None)
 
-    def _queries(self, texts: Sequence[str]) -> torch.Tensor:
-        """Returns (p, d) text embeddings; each text is embedded once and kept."""
-        new = sorted(set(texts) - self._known.keys())
-        for part in chunks(len(new), self._config.phrases_per_pass):
-            self._known.update(zip(new[part], self._text(new[part]), strict=True))
-        found = torch.stack([self._known[text] for text in texts])
+    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
+        found = self._text(texts)
         if found.shape[1] != (width := _text_width(self._net)):
             raise BackendError(
                 f"detect.text_model gives {found.shape[1]} numbers per phrase and this YOLO reads {width}; "

@@ -68,6 +68,41 @@ class Batches:
             torch.cuda.empty_cache()
 
 
+class Queries:
+    """Embeddings of what is asked for: each text is embedded once and kept.
+
+    Args:
+        embed: n texts → (n, d).
+        at_once: texts per call of it.
+    """
+
+    def __init__(self, embed: Callable[[Sequence[str]], torch.Tensor], at_once: int) -> None:
+        self._embed, self._at_once = embed, at_once
+        self._known: dict[str, torch.Tensor] = {}
+
+    def of(self, phrases: Sequence[Phrase]) -> torch.Tensor:
+        """Returns (p, d) embeddings of at least one phrase."""
+        texts = [phrase.text for phrase in phrases]
+        new = sorted(set(texts) - self._known.keys())
+        for part in chunks(len(new), self._at_once):
+            self._known.update(zip(new[part], self._embed(new[part]), strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+    @torch.inference_mode()
+    def find(
+        self,
+        images: Sequence[np.ndarray],
+        phrases: Sequence[Phrase],
+        batches: Batches,
+        look: Callable[[Sequence[np.ndarray], torch.Tensor], Regions],
+    ) -> Regions:
+        """Returns what `look` finds of the phrases' embeddings in all images; see `Detector.detect`."""
+        if not len(images) or not len(phrases):
+            return Regions.build([])
+        asked = self.of(phrases)
+        return batches.run(images, lambda chunk: look(chunk, asked))
+
+
 def shift_images(found: Regions, by: int) -> Regions:
     """Returns regions whose `image` counts from another start."""
     return replace(found, image=found.image + by)
