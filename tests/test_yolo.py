@@ -1,5 +1,7 @@
 """YOLO-World and YOLOE of Ultralytics, with text embeddings from CLIP."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,7 @@ def test_a_text_model_is_named_with_its_checkpoint(setting):
 
 def test_the_packaged_clip_and_a_torchscript_file_embed_texts(tmp_path):
     clip = _clip_package()
+    assert getattr(sys.modules.get("pkg_resources"), "__doc__", None) != "a stand-in for clip's import"
     torch.manual_seed(0)
     tiny = clip.model.CLIP(
         embed_dim=16,

@@ -4,7 +4,8 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,8 @@ def load_class_texts(choice: Choice, compute: ComputeConfig) -> TextFunction:
 
 def _clip_package() -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _stand_in_for_pkg_resources():
             warnings.simplefilter("ignore")  # of its own imports
-            _stand_in_for_pkg_resources()
             import clip
     except ImportError as error:
         raise BackendError("the package clip is missing; install it: pip install '.[yolo]'") from error
@@ -100,11 +100,21 @@ def _clip_package() -> Any:
     return clip
 
 
-def _stand_in_for_pkg_resources() -> None:
-    """Gives clip-anytorch 2.6 the one name it imports from `pkg_resources`, which setuptools 82 took away."""
+@contextmanager
+def _stand_in_for_pkg_resources() -> Iterator[None]:
+    """Gives clip-anytorch 2.6 the one name it imports from `pkg_resources`, which setuptools 82 took away.
+
+    It is gone again afterwards: others look for more in a module of that name.
+    """
     import packaging
     import packaging.version
 
-    if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
-        sys.modules["pkg_resources"] = types.ModuleType("pkg_resources", "a stand-in for clip's import")
-        sys.modules["pkg_resources"].packaging = packaging
+    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
+        yield
+        return
+    sys.modules["pkg_resources"] = types.ModuleType("pkg_resources", "a stand-in for clip's import")
+    sys.modules["pkg_resources"].packaging = packaging
+    try:
+        yield
+    finally:
+        del sys.modules["pkg_resources"]
