@@ -164,7 +164,8 @@ class _Bench:
             return _Made(known | self._attributed(cue, seen, mask, pairs), pairs)
         pairs = swap_pairs(seen.view, mask, scene, lambda: self._donors(cue, 2, rng))
         behind = mask & ~seen.around if cue["kind"] == "background" and seen.around is not None else mask
-        doses = dose_views(seen.view, behind, cue["position"], self._config, rng)
+        dosed = cue.get("dosed", False)  # not when a repaired model is asked again
+        doses = dose_views(seen.view, behind, cue["position"], self._config, rng) if dosed else ()
         return _Made(known, pairs, doses)
 
     def _attributed(self, cue: dict, seen: Seen, mask: np.ndarray | None, pairs: list[Pair]) -> dict:

@@ -27,7 +27,7 @@ def look_sizes(config: AblateConfig) -> tuple[int, ...]:
 
 
 def photos_for(trials: pl.DataFrame, effects: pl.DataFrame, look: int, config: AblateConfig) -> pl.DataFrame:
-    """Returns the rows of the queues that are tried at a look.
+    """Returns the rows of the queues that are tried at a look, with `level_share` and `dosed`.
 
     Args:
         trials: as in `queues.Queues`.
@@ -40,11 +40,11 @@ def photos_for(trials: pl.DataFrame, effects: pl.DataFrame, look: int, config: A
     starts = [pl.lit(0), first, *(pl.lit(size) for size in sizes[1:-1])][: len(sizes)]
     stop = first if look == 0 else pl.lit(sizes[look])
     n_looks = pl.sum_horizontal(start <= pl.col("position").max().over(ARM) for start in starts)
-    trials = trials.with_columns(level_share=_share_of(look, n_looks))
+    trials = trials.with_columns(level_share=_share_of(look, n_looks), dosed=_is_dosed(look, config))
     due = trials.filter(pl.col("position") >= starts[look], pl.col("position") < stop)
     if look:
         n_pairs = trials.select("label", "cue_id").n_unique()
-        arms = trials.select(*ARM, "tied").unique(maintain_order=True)
+        arms = trials.select(*ARM, "tied", "tie_sign").unique(maintain_order=True)
         due = _still_due(due, in_doubt(arms, effects, n_pairs, config))
     else:
         due = due.with_columns(doubt=pl.lit(np.inf))
@@ -55,6 +55,12 @@ def _share_of(look: int, n_looks: pl.Expr) -> pl.Expr:
     """Returns the share of the error that a look spends on an arm whose queue is long enough for `n_looks`."""
     early = (1 - LAST_SHARE) / (n_looks - 1)
     return pl.when(n_looks == 1).then(1.0).when(n_looks == look + 1).then(LAST_SHARE).otherwise(early)
+
+
+def _is_dosed(look: int, config: AblateConfig) -> pl.Expr:
+    """Tells whether a removal is also tried by doses: not before the cue has a prospect, unless its queue is short."""
+    short = pl.col("position").max().over(ARM) + 1 < look_sizes(config)[0] + config.min_images
+    return short if look == 0 else pl.lit(value=True)
 
 
 def _still_due(due: pl.DataFrame, doubtful: pl.DataFrame) -> pl.DataFrame:
@@ -71,10 +77,11 @@ def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: Ab
 
     Decisive is: *used* (log-odds differ from zero even after a correction for all pairs, and the interval of the
     probability lies beyond `stop_effect`), *not used* (the interval lies within ± `stop_effect`), and *no prospect*: an
-    uncorrected p-value above `stop_futile`, or above the level for a cue that is not tied to the class.
+    uncorrected p-value above `stop_futile`, or above the level for a cue that is not tied to the class or whose effect
+    points against the sign of its tie, since neither could be spurious.
 
     Args:
-        arms: label, cue_id, way, tied.
+        arms: label, cue_id, way, tied, tie_sign.
         effects: rows so far.
         n_pairs: classes and cues tried in the run.
         config: level and effect.
@@ -92,8 +99,10 @@ def in_doubt(arms: pl.DataFrame, effects: pl.DataFrame, n_pairs: int, config: Ab
     used = (p * 2 * n_pairs <= level) & (np.abs(mean) - half >= config.stop_effect)
     unused = (n > 1) & (np.abs(mean) + half <= config.stop_effect)
     tied = found["tied"].to_numpy()
+    against = np.nan_to_num(found["logit_mean"].to_numpy() * found["tie_sign"].to_numpy()) < 0
+    prospect = np.where(against, min(config.stop_level, config.stop_futile), config.stop_futile)
     # A tied cue that could be tried on a few photos only is not given up for that.
-    hopeless = np.where(tied, (p > config.stop_futile) & (n >= config.min_images), p > config.stop_level)
+    hopeless = np.where(tied, (p > prospect) & (n >= config.min_images), p > config.stop_level)
     open_arms = found.with_columns(doubt=pl.Series(2 * half)).filter(~pl.Series(used | unused | hopeless))
     return open_arms.select(*ARM, "doubt")
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from discovery.config import AblateConfig
 from discovery.schema import WHOLE_IMAGE_KINDS
+from discovery.tie import tie_of
 from discovery.trials import PASTE, REMOVAL
 
 MIN_SOURCES = 3
@@ -36,10 +37,10 @@ class Queues:
     """What may be tried, in the order in which it is.
 
     Attributes:
-        trials: one row per class, cue, way and photo: label, cue_id, phrase, kind, tied, way, sample_id, position (in
-            the queue of its class, cue and way; of a paste-in the least over all classes, so that one photo comes up
-            for all of them at once), source_id and donor_id (the photos that a pasted cue and its control are cut
-            from, else null).
+        trials: one row per class, cue, way and photo: label, cue_id, phrase, kind, tied, tie_sign, way, sample_id,
+            position (in the queue of its class, cue and way; of a paste-in the least over all classes, so that one
+            photo comes up for all of them at once), source_id and donor_id (the photos that a pasted cue and its
+            control are cut from, else null).
         cuts: cue_id → where it may be cut from, the clearest first; those without a donor come last.
     """
 
@@ -48,15 +49,19 @@ class Queues:
 
 
 def find_pairs(associations: pl.DataFrame, config: AblateConfig) -> pl.DataFrame:
-    """Returns the classes and cues to be tried: label, cue_id, phrase, kind, n_audit_with, tied.
+    """Returns the classes and cues to be tried: label, cue_id, phrase, kind, n_audit_with, tied, tie_sign.
 
     A cue whose tie passes `screen_p` may be spurious; the others can at most be `used, not tied here`.
     """
-    tie = pl.min_horizontal("bias_p", "gap_p_maxt").fill_null(1.0) * 2
-    pairs = associations.filter(pl.col("cramers_v").fill_null(0.0) > 0).with_columns(tied=tie <= config.screen_p)
+    pairs = associations.filter(pl.col("cramers_v").fill_null(0.0) > 0)
+    ties = [tie_of(row) for row in pairs.iter_rows(named=True)]
+    pairs = pairs.with_columns(
+        tied=pl.Series([tie["p_tied"] <= config.screen_p for tie in ties], dtype=pl.Boolean),
+        tie_sign=pl.Series([tie["tie_sign"] for tie in ties], dtype=pl.Float64),
+    )
     if not (config.paste and config.untied_images):
         pairs = pairs.filter("tied")
-    return pairs.select("label", "cue_id", "phrase", "kind", "n_audit_with", "tied").sort("label", "cue_id")
+    return pairs.select("label", "cue_id", "phrase", "kind", "n_audit_with", "tied", "tie_sign").sort("label", "cue_id")
 
 
 def build_queues(
@@ -178,6 +183,7 @@ def _pasted(cuts: list[Cut], home: str, config: AblateConfig) -> list[Cut]:
 _QUEUE = {
     **dict.fromkeys(("label", "cue_id", "phrase", "kind"), pl.String),
     "tied": pl.Boolean,
+    "tie_sign": pl.Float64,
     **dict.fromkeys(("way", "sample_id"), pl.String),
     "position": pl.Int64,
     **dict.fromkeys(("source_id", "donor_id"), pl.String),
@@ -215,6 +221,6 @@ def _clearest(score: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _trial(pair: dict, way: str, sample_id: str, position: int, cut: Cut | None = None) -> dict:
-    named = {name: pair[name] for name in ("label", "cue_id", "phrase", "kind", "tied")}
+    named = {name: pair[name] for name in ("label", "cue_id", "phrase", "kind", "tied", "tie_sign")}
     origin = {"source_id": cut and cut.source, "donor_id": cut and cut.donor}
     return {**named, "way": way, "sample_id": sample_id, "position": position, **origin}

@@ -11,6 +11,7 @@ from discovery.explain import find_explained, find_mirrored
 from discovery.run import Run, Stage, frame_of
 from discovery.schema import VERDICTS
 from discovery.stats import adjust
+from discovery.tie import tie_of
 from discovery.use import Use, Way, measure_use
 from discovery.verdict import judge, say_dose
 
@@ -59,7 +60,7 @@ def rank(
 
 
 def _row(row: dict, use: Use, ablation: AblateConfig) -> dict:
-    tie = _tie_of(row)
+    tie = tie_of(row)
     # A cue that no photo shows, or all do, could not have been tied to anything: it is not one of the hypotheses.
     tried = row["bias_p"] is not None and row["cramers_v"] > 0
     chosen = use.chosen
@@ -93,19 +94,6 @@ def _row(row: dict, use: Use, ablation: AblateConfig) -> dict:
 
 def _estimate(name: str, way: Way, value: str) -> dict[str, float]:
     return {value: way.effect.value, f"{name}_low": way.effect.low, f"{name}_high": way.effect.high}
-
-
-def _tie_of(row: dict) -> dict:
-    """Returns the stronger of the two ties; its p-value is doubled for having looked at both.
-
-    The gap's is that of max-T: within splits, because a cue and the harder split may only go together.
-    """
-    bias_p, gap_p = (1.0 if row[name] is None else row[name] for name in ("bias_p", "gap_p_maxt"))
-    if bias_p <= gap_p:
-        return {"tie": "bias", "p_tied": min(1.0, 2 * bias_p), "tie_sign": np.sign(row["bias_z"] or 0)}
-    # Across splits the raw gap may point the other way (Simpson's paradox).
-    gap = row["gap"] if row["gap_adjusted"] is None else row["gap_adjusted"]
-    return {"tie": "gap", "p_tied": min(1.0, 2 * gap_p), "tie_sign": np.sign(gap or 0)}
 
 
 def _adjust(rows: list[dict]) -> None:

@@ -20,6 +20,7 @@ def queue(*cues: tuple[str, bool], ways: tuple[str, ...] = ("removal",), n: int 
             "label": "cow",
             "cue_id": cue,
             "tied": tied,
+            "tie_sign": 1.0,
             "way": way,
             "sample_id": f"s{i}",
             "position": i,
@@ -50,7 +51,7 @@ def noise(n: int, mean: float = 0.0, spread: float = 0.1, seed: int = 0) -> np.n
 
 
 def open_arms(effects: list[dict], *, tied: bool = True, n_pairs: int = 1) -> list[str]:
-    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": tied}])
+    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": tied, "tie_sign": 1.0}])
     return in_doubt(arms, frame_of("effects", effects), n_pairs, CONFIG)["cue_id"].to_list()
 
 
@@ -117,7 +118,7 @@ def test_an_untied_arm_without_promise_stops_where_a_tied_one_goes_on():
 
 
 def test_a_tied_arm_without_prospect_is_left_unless_hardly_any_photo_could_be_tried():
-    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": True}])
+    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": True, "tie_sign": 1.0}])
     config = CONFIG.model_copy(update={"stop_futile": 0.3})
 
     def going(effects: list[dict]) -> bool:
@@ -126,6 +127,30 @@ def test_a_tied_arm_without_prospect_is_left_unless_hardly_any_photo_could_be_tr
     assert not going(tried("grass", noise(10, 0.02, 0.1)))
     assert going(tried("grass", noise(10, 0.05, 0.1)))
     assert going(tried("grass", noise(5, 0.02, 0.1)))
+
+
+@pytest.mark.parametrize(
+    ("tie_sign", "mean", "goes_on"),
+    [(1.0, 0.05, True), (-1.0, -0.05, True), (1.0, -0.05, False), (-1.0, 0.05, False), (0.0, 0.05, True)],
+    ids=["with", "with, both against the class", "against", "against, for the class", "no sign"],
+)
+def test_an_effect_against_the_sign_of_its_tie_must_be_clearer_to_go_on(tie_sign, mean, goes_on):
+    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": True, "tie_sign": tie_sign}])
+    config = CONFIG.model_copy(update={"stop_futile": 0.3})
+    effects = frame_of("effects", tried("grass", noise(10, mean, 0.1)))
+    assert (len(in_doubt(arms, effects, 1, config)) == 1) == goes_on
+    clear = frame_of("effects", tried("grass", noise(10, mean, 0.04)))
+    assert len(in_doubt(arms, clear, 1, config)) == 1
+
+
+def test_doses_wait_until_a_cue_has_a_prospect_unless_its_photos_end_before():
+    trials = pl.concat([queue(("long", True)), queue(("middle", True), n=17), queue(("short", True), n=10)])
+    first = photos_for(trials, NOBODY, 0, CONFIG)
+    assert dict(first.select("cue_id", "dosed").unique().iter_rows()) == {"long": False, "middle": True, "short": True}
+    doubtful = frame_of("effects", [row for cue in ("long", "middle") for row in tried(cue, noise(10, 0.03, 0.1))])
+    assert photos_for(trials, doubtful, 1, CONFIG)["dosed"].all()
+    alone = CONFIG.model_copy(update={"looks": 1})
+    assert photos_for(trials, NOBODY, 0, alone)["dosed"].all(), "without looks there is nothing to wait for"
 
 
 def test_ways_stop_one_by_one():
@@ -139,7 +164,7 @@ def test_ways_stop_one_by_one():
 def test_control_and_cue_are_compared_photo_by_photo():
     rows = tried("grass", noise(10, 0.4, 0.05))
     same = [row | {"effect_control": row["effect"], "logit_effect_control": row["logit_effect"]} for row in rows]
-    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": True}])
+    arms = pl.DataFrame([{"label": "cow", "cue_id": "grass", "way": "removal", "tied": True, "tie_sign": 1.0}])
     assert in_doubt(arms, frame_of("effects", same), 1, CONFIG).is_empty()
     several = same + [row | {"intervention": "mean"} for row in same]
     assert in_doubt(arms, frame_of("effects", several), 1, CONFIG).is_empty()
@@ -191,7 +216,7 @@ def null_arms(n_arms: int, tied: bool, config: AblateConfig, n_pairs: int) -> pl
     effects = NOBODY
     for look in range(len(look_sizes(config))):
         if look:
-            arms = trials.select("label", "cue_id", "way", "tied").unique(maintain_order=True)
+            arms = trials.select("label", "cue_id", "way", "tied", "tie_sign").unique(maintain_order=True)
             going = in_doubt(arms, effects, n_pairs, config)["cue_id"]
             due = photos_for(trials.filter(pl.col("cue_id").is_in(going.implode())), effects, look, config)
         else:
@@ -207,7 +232,11 @@ def null_arms(n_arms: int, tied: bool, config: AblateConfig, n_pairs: int) -> pl
 
 @pytest.mark.parametrize(
     ("tied", "settings", "eager"),
-    [(True, {}, False), (False, {}, False), (True, {"stop_level": 2.0, "stop_effect": 1e-9}, True)],
+    [
+        (True, {}, False),
+        (False, {}, False),
+        (True, {"stop_level": 2.0, "stop_effect": 1e-9}, True),
+    ],
     ids=["tied", "untied", "stopped at the first p under 0.05"],
 )
 def test_stopping_early_does_not_make_findings_of_nothing(tied, settings, eager):
@@ -243,7 +272,7 @@ def shared(*labels: str, n: int = 40, untied: tuple[str, ...] = ()) -> pl.DataFr
     """Returns paste-ins of one cue into the same photos for several classes."""
     rows = [
         {"label": label, "cue_id": "grass", "tied": label not in untied, "way": "paste", "sample_id": f"s{i}"}
-        | {"position": i, "source_id": f"p{i}"}
+        | {"position": i, "source_id": f"p{i}", "tie_sign": 1.0}
         for label in labels
         for i in range(n)
     ]

@@ -28,7 +28,7 @@ def audited() -> set[str]:
 
 def pair(**changes) -> dict:
     named = {"label": "cow", "cue_id": "grass", "phrase": "grass", "kind": "background"}
-    return {**named, "n_audit_with": 5, "tied": True, **changes}
+    return {**named, "n_audit_with": 5, "tied": True, "tie_sign": 1.0, **changes}
 
 
 def shown(sample_ids: list[str], cue_id: str = "grass", scores: list[float] | None = None) -> list[dict]:
@@ -62,6 +62,20 @@ def association(**changes) -> dict:
 )
 def test_the_stronger_of_two_ties_decides(changes, tied):
     assert find_pairs(frame_of("associations", [association(**changes)]), CONFIG)["tied"].to_list() == [tied]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sign"),
+    [
+        ({"bias_z": -3.0}, -1.0),
+        ({"bias_z": 3.0, "gap": -0.2, "gap_adjusted": -0.1}, 1.0),
+        ({"bias_p": 0.9, "gap_p_maxt": 0.01, "bias_z": 3.0, "gap": 0.2, "gap_adjusted": -0.1}, -1.0),
+        ({"bias_p": 0.9, "gap_p_maxt": 0.01, "bias_z": 3.0, "gap": -0.2}, -1.0),
+        ({}, 0.0),
+    ],
+)
+def test_the_sign_is_that_of_the_stronger_tie(changes, sign):
+    assert find_pairs(frame_of("associations", [association(**changes)]), CONFIG)["tie_sign"].to_list() == [sign]
 
 
 @pytest.mark.parametrize("v", [None, 0.0])

@@ -20,6 +20,7 @@ import polars as pl
 
 from discovery import cluster
 from discovery.run import Run
+from discovery.trials import PASTE, UNSEEN
 from tests.benchmarks import arena_digits, arena_photos, clustering, digits_pool, photos_pool
 from tests.benchmarks.arena import OURS, Setting, ask_peers, judge_setting
 from tests.benchmarks.discovery_tables import EXHAUSTIVE, report
@@ -84,8 +85,10 @@ def _run(setting: Setting, work: Path) -> dict:
     """Returns the pipeline's row, with the forwards that its trials had cost if no pass answered for two classes."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         row = judge_setting(setting, Path(folder) / "run")
-        tried = Run.open(Path(folder) / "run").read("effects", columns=["intervention"])
-    return row | {"alone": 2 * len(tried.filter(pl.col("intervention") != "unseen"))}
+        tried = Run.open(Path(folder) / "run").read("effects", columns=["way", "intervention", "n_forwards"])
+    # Only what is pasted answers for several classes; two swaps are four passes, and a dose is one, as it is there too.
+    alone = pl.when(pl.col("way") == PASTE, pl.col("intervention") != UNSEEN).then(2).otherwise("n_forwards")
+    return row | {"alone": int(tried.select(alone.sum()).item())}
 
 
 def _clustering(work: Path) -> str:
