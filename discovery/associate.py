@@ -187,14 +187,32 @@ def _matrix(presences: pl.DataFrame, cue_ids: pl.Series, sample_ids: pl.Series) 
 
 def _core(run: Run, cues: pl.DataFrame, labels: list[str]) -> dict[tuple[str, str], str]:
     """Returns why a cue is a class itself or a part of it, for those pairs where it is: a written list goes first."""
-    phrases = {Phrase(text, kind): cue for cue, text, kind in cues.select("cue_id", "phrase", "kind").iter_rows()}
     vocabulary, text = read_vocabulary(), load_text(run.config.propose.text, run.config.compute)
-    listed = {
-        (label, phrases[phrase]): reason
-        for label in labels
-        for phrase, reason in core_reasons(label, list(phrases), vocabulary, text.encode).items()
-    }
-    return judged_parts(cues, run.read("attributes", columns=["label", "phrase", "model", "is_part"])) | listed
+    attributes = run.read("attributes", columns=["label", "phrase", "kind", "model", "is_part"])
+    listed = {}
+    for label in labels:
+        names = names_of(cues, attributes.filter(label=label))
+        reasons = core_reasons(label, list(names), vocabulary, text.encode)
+        listed |= {(label, cue): reason for phrase, reason in reasons.items() for cue in names[phrase]}
+    return judged_parts(cues, attributes) | listed
+
+
+def names_of(cues: pl.DataFrame, proposed: pl.DataFrame) -> dict[Phrase, list[str]]:
+    """Returns phrase → the cues that go by it: their own, and those of their synonyms that were proposed for the class.
+
+    A motor scooter that was merged into a snowmobile is a part of racing still.
+
+    Args:
+        cues: cue_id, phrase, kind, phrases.
+        proposed: attributes of one class.
+    """
+    known = dict(proposed.select("phrase", "kind").iter_rows())
+    names: dict[Phrase, list[str]] = {}
+    for cue, text, kind, others in cues.select("cue_id", "phrase", "kind", "phrases").iter_rows():
+        synonyms = [Phrase(other, kind) for other in others or () if known.get(other) == kind]
+        for phrase in dict.fromkeys([Phrase(text, kind), *synonyms]):
+            names.setdefault(phrase, []).append(cue)
+    return names
 
 
 def judged_parts(cues: pl.DataFrame, attributes: pl.DataFrame) -> dict[tuple[str, str], str]:

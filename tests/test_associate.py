@@ -3,7 +3,8 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from discovery.associate import Photos, associate, judged_parts
+from discovery.associate import Photos, associate, judged_parts, names_of
+from discovery.backends.detector import Phrase
 from discovery.config import AssociateConfig
 
 CONFIG = AssociateConfig()
@@ -148,3 +149,20 @@ def test_a_language_model_makes_a_cue_core_when_it_takes_all_it_judged_of_it_for
     attributes = attributes.with_columns(pl.col("is_part").cast(pl.Boolean))
     found = judged_parts(cues, attributes)
     assert found == ({("car", "c1"): "so the language model tiny judges"} if core else {})
+
+
+def test_a_cue_goes_by_those_of_its_synonyms_that_were_proposed_for_the_class_as_the_same_kind():
+    cues = [
+        ("s", "snowmobile", "object", ["motor scooter", "scooter lane", "snowmobile"]),
+        ("r", "road", "background", ["road"]),
+    ]
+    proposed = [("motor scooter", "object"), ("scooter lane", "background")]
+    named = names_of(
+        pl.DataFrame(cues, schema=["cue_id", "phrase", "kind", "phrases"], orient="row"),
+        pl.DataFrame(proposed, schema=["phrase", "kind"], orient="row"),
+    )
+    assert named == {
+        Phrase("snowmobile", "object"): ["s"],
+        Phrase("motor scooter", "object"): ["s"],
+        Phrase("road", "background"): ["r"],
+    }
