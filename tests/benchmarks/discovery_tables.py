@@ -8,6 +8,8 @@ from tests.benchmarks.arena import OURS
 EXHAUSTIVE = "exhaustive"
 """Stands as a method: the pipeline without looks and screening, on every photo of every class and cue."""
 LEARNED = 0.2
+FORWARDS = 0.2
+"""Share of the exhaustive forwards that the budget may spend at most."""
 NULLS = ("V = 0", "shuffled labels", "permuted presences")
 
 
@@ -80,11 +82,13 @@ def _budget(rows: list[dict]) -> str:
     same = [set(a["top"]) == set(b["top"]) for a, b in pairs]
     first = [a["top"][:1] == b["top"][:1] for a, b in pairs]
     common = [len(set(a["top"]) & set(b["top"])) / max(1, len(set(a["top"]) | set(b["top"]))) for a, b in pairs]
+    missed = "" if np.median(spent) <= FORWARDS else ", **missed**"
     return "\n".join(
         [
             "| | measured | target |",
             "|---|---|---|",
-            f"| share of the forwards spent: median, most | {np.median(spent):.3f}, {max(spent):.3f} | ≤ 0.2 |",
+            f"| share of the forwards spent: median, most | {np.median(spent):.3f}, {max(spent):.3f} "
+            f"| ≤ {FORWARDS}{missed} |",
             f"| the same, one pass there too for all classes | {np.median(shared):.3f}, {max(shared):.3f} | |",
             f"| the same reported cues among the first ten | {_share(same)} | ≥ 0.95 |",
             f"| the same first cue | {_share(first)} | |",
