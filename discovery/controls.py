@@ -66,8 +66,8 @@ def _moved(
     places = places[(places[:, 0] + shape.shape[0] <= height) & (places[:, 1] + shape.shape[1] <= width)]
     if not len(places):
         return None
-    corner = np.array([box[0].start, box[1].start])
-    top, left = places[_draw(places + _centre(mask) - corner, mask, around, rng)]
+    centres = places if around is None else places + _centre(mask) - np.array([box[0].start, box[1].start])
+    top, left = places[_draw(centres, mask, around, rng)]
     moved = np.zeros_like(mask)
     moved[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
     return moved
@@ -102,9 +102,11 @@ def _draw(centres: np.ndarray, mask: np.ndarray, around: np.ndarray | None, rng:
 
 
 def _centre(mask: np.ndarray) -> np.ndarray:
-    """Returns the (2,) row and column of a mask's centre of mass."""
-    moments = cv2.moments(mask.view(np.uint8), binaryImage=True)
-    return np.array([moments["m01"], moments["m10"]]) / moments["m00"]
+    """Returns the (2,) row and column of a mask's centre of mass; moments are of whole numbers, so of its box alone."""
+    box = window(mask)
+    moments = cv2.moments(mask[box].view(np.uint8), binaryImage=True)
+    area, (top, left) = moments["m00"], (side.start for side in box)
+    return np.array([moments["m01"] + top * area, moments["m10"] + left * area]) / area
 
 
 def _nearest(free: np.ndarray, distance: np.ndarray, area: int) -> np.ndarray:

@@ -176,7 +176,7 @@ def removal_pairs(
     if mask is None:
         pair = whole_image_pair(view, scene.kind)
         return [] if pair is None else [pair]
-    if mask.mean() > config.max_area_frac:
+    if np.count_nonzero(mask) > config.max_area_frac * mask.size:
         return []
     # Under a frame lies nothing of the photo, and the next frame inward would cost what it hides: a frame is held
     # against the photo as it is.
