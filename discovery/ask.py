@@ -16,11 +16,11 @@ from discovery.fills import fill_blur
 from discovery.images import map_ahead, read_image
 from discovery.regions import draw_mask
 from discovery.run import Run, Stage, frame_of
+from discovery.schema import OBJECT_BOX
 
 TEXT_CHARS = 200
 """Characters of an answer that are kept in the table."""
 PHOTOS_AT_ONCE = 8
-BOX = ("object_x0", "object_y0", "object_x1", "object_y1")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _answers(asked: list[Asked], mllm: Mllm, config: RunConfig) -> Iterator[dict
 def _queries(one: Asked, view: np.ndarray) -> list[Query]:
     if one.probe not in (MASKED, DROPPED):
         return [Query(view, question) for question in one.questions]
-    box = np.array([one.sample[name] for name in BOX], np.float32)
+    box = np.array([one.sample[name] for name in OBJECT_BOX], np.float32)
     size = (one.sample["height_px"], one.sample["width_px"])
     mask = draw_mask(box, None, size, view.shape[:2])
     if one.probe == DROPPED:

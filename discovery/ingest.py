@@ -12,9 +12,9 @@ import polars as pl
 from discovery.config import DatasetConfig, RunConfig
 from discovery.errors import DataError
 from discovery.images import decode_image, map_ahead
-from discovery.listing import BOX, list_samples, listing_state
+from discovery.listing import list_samples, listing_state
 from discovery.run import Run, Stage
-from discovery.schema import TABLES
+from discovery.schema import OBJECT_BOX, TABLES
 
 CHECKED_AHEAD = 64
 NAMED = 3
@@ -99,12 +99,12 @@ def _size_or_reason(path: Path, *, max_pixels: int) -> tuple[int | None, int | N
 
 def _clip_boxes(good: pl.DataFrame) -> pl.DataFrame:
     """Clips object boxes to their image; incomplete and empty ones become null."""
-    x0, y0, x1, y1 = (pl.col(name) for name in BOX)
+    x0, y0, x1, y1 = (pl.col(name) for name in OBJECT_BOX)
     limits = zip((x0, y0, x1, y1), ("width_px", "height_px") * 2, strict=True)
     clipped = good.with_columns(box.clip(0, pl.col(limit).cast(pl.Float32)) for box, limit in limits)
     sized = ((x1 > x0) & (y1 > y0)).fill_null(value=False)
-    kept = clipped.with_columns(pl.when(sized).then(pl.col(name)).alias(name) for name in BOX)
-    lost = good.select(pl.any_horizontal(pl.col(BOX).is_not_null()).sum()).item() - kept[BOX[0]].count()
+    kept = clipped.with_columns(pl.when(sized).then(pl.col(name)).alias(name) for name in OBJECT_BOX)
+    lost = good.select(pl.any_horizontal(pl.col(OBJECT_BOX).is_not_null()).sum()).item() - kept[OBJECT_BOX[0]].count()
     if lost:
         _log.warning("%d object boxes are incomplete or lie outside their image; they are ignored", lost)
     return kept

@@ -9,14 +9,14 @@ import polars as pl
 from discovery.config import DatasetConfig
 from discovery.errors import DataError
 from discovery.images import SUFFIXES
+from discovery.schema import OBJECT_BOX
 
-BOX = ("object_x0", "object_y0", "object_x1", "object_y1")
 COORDINATES = ("x0", "y0", "x1", "y1")
 COLUMNS = ("uri", "label", "split", *COORDINATES)
 NO_SPLIT = "all"
 DEEPEST = 8
 LAYOUTS = "class/*.jpg or split/class/*.jpg"
-_SCHEMA = {"uri": pl.String, "label": pl.String, "split": pl.String} | dict.fromkeys(BOX, pl.Float32)
+_SCHEMA = {"uri": pl.String, "label": pl.String, "split": pl.String} | dict.fromkeys(OBJECT_BOX, pl.Float32)
 
 
 def list_samples(config: DatasetConfig) -> pl.DataFrame:
@@ -124,7 +124,7 @@ def _label_by_folder(uris: list[str], root: Path) -> pl.DataFrame:
         "label": [parts[-2] for parts in folders],
         "split": [parts[0] if len(parts) == 3 else NO_SPLIT for parts in folders],
     }
-    return pl.DataFrame(rows | dict.fromkeys(BOX), schema=_SCHEMA)
+    return pl.DataFrame(rows | dict.fromkeys(OBJECT_BOX), schema=_SCHEMA)
 
 
 def _printable(name: str) -> str:
@@ -145,7 +145,9 @@ def _read_manifest(path: Path, root: Path) -> pl.DataFrame:
     _refuse_repeated(uris, path)
     split = rows["split"].fill_null(NO_SPLIT) if "split" in rows.columns else pl.lit(NO_SPLIT)
     boxes = [_coordinate(rows, name, path) for name in COORDINATES]
-    return rows.select(uris, "label", split.alias("split"), *(box.alias(n) for box, n in zip(boxes, BOX, strict=True)))
+    return rows.select(
+        uris, "label", split.alias("split"), *(box.alias(n) for box, n in zip(boxes, OBJECT_BOX, strict=True))
+    )
 
 
 def _read_rows(path: Path) -> pl.DataFrame:

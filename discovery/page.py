@@ -24,7 +24,10 @@ from discovery.trials import PASTE, REMOVAL
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
 CARD_VERDICTS = tuple(name for name in VERDICTS if name not in ("not enough data", "no evidence"))
-DECIDING = ("images_per_cue", "looks", "untied_images", "screen_p", "stop_level", "stop_effect", "stop_futile")
+DECIDING = (
+    *("images_per_cue", "looks", "untied_images", "screen_p", "stop_level", "stop_effect", "stop_futile"),
+    *("object", "object_area_frac", "attribution_level"),
+)
 """Settings of `ablate` that decide which evidence a verdict has; `rank` decides by all of its own."""
 MAX_CARDS = 60
 """Cues with photos on one page, and rows in its tables: what a browser opens at once, a few MB."""

@@ -56,3 +56,5 @@ def test_a_null_that_reports_counts_against_the_method_and_an_exhaustive_run_doe
     assert "| this pipeline | 0.500 (1 of 2, ≤ 0.975) | – | – |" in table
     assert "| share of the forwards spent: median, most | 0.200, 0.200 | ≤ 0.2 |" in table
     assert "classes | 0.400, 0.400 |" in table
+    dearer = report([row, other, exhaustive | {"alone": 49}])
+    assert "| share of the forwards spent: median, most | 0.204, 0.204 | ≤ 0.2, **missed** |" in dearer
