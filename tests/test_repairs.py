@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from discovery.backends.roles import Head
+from discovery.backends.roles import Head, softmax
 from discovery.config import RetrainConfig, make_config
 from discovery.cue_groups import combine
 from discovery.errors import BackendError, ConfigError, DataError
@@ -82,6 +82,27 @@ def test_the_fit_is_that_of_scikit_learn(penalty, rng):
     theirs = LogisticRegression(C=penalty.inverse, l1_ratio=ratio, solver="saga", tol=1e-6, max_iter=20_000)
     theirs.fit(scaled.x[:, :-1].astype(float), label, sample_weight=weight)
     np.testing.assert_allclose(ours[:, :-1], theirs.coef_, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2"])
+@pytest.mark.parametrize("present", [(0, 1), (0, 2), (1,)])
+def test_a_class_without_photos_is_never_answered(kind, present, rng):
+    features, label, _ = draw(rng, 200, 0.5)
+    kept = np.isin(label, present)
+    scaled = Scaled.of(features[kept])
+    weights = fit_linear(scaled, label[kept], np.ones(kept.sum()), 3, Penalty(kind, 0.1), None)
+    answers = scaled.head(weights, CLASSES).logits(features).argmax(axis=1)
+    assert set(answers.tolist()) <= set(present)
+
+
+def test_two_classes_are_fitted_as_more_are(rng):
+    features, label, _ = draw(rng, 200, 0.5)
+    two = label < 2
+    scaled = Scaled.of(features[two])
+    pair = fit_linear(scaled, label[two], np.ones(two.sum()), 2, Penalty("l2", 0.1), None)
+    # The minimum of the softmax loss with L2: its slope is zero there.
+    slope = (softmax(scaled.x @ pair.T) - np.eye(2)[label[two]]).T @ scaled.x[:, :-1] + pair[:, :-1] / 0.1
+    assert np.abs(slope).max() < 0.1
 
 
 def test_a_constant_feature_does_no_harm_and_nan_is_named(rng):

@@ -143,6 +143,8 @@ def choose_strength(task: Task, path: Callable[[np.ndarray, list[float]], list[H
         path: (n,) bool, the photos to be fitted on, and values of C, the smallest first → a layer for each.
     """
     folds, features, grid = task.folds(), task.features(), sorted(task.config.inverse_regularisation)
+    if len(grid) == 1:
+        return grid[0], []
     right = np.zeros((len(grid), len(task.label)), bool)
     for fold in range(FOLDS):
         task.progress(fold, FOLDS + 1)
