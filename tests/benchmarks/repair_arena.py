@@ -14,7 +14,7 @@ from discovery.backends.roles import Head, softmax
 from discovery.corridor import STAGES, plan, work
 from discovery.cue_groups import Groups, combine
 from discovery.run import Run
-from tests.benchmarks import arena_digits, digits_model
+from tests.benchmarks import arena_digits, arena_photos, digits_model, photos_pool
 from tests.benchmarks.arena import Setting, run_stages
 from tests.benchmarks.digits_model import Training
 from tests.benchmarks.digits_pool import MARGIN, Look, make_pool
@@ -84,6 +84,7 @@ class Arena:
         classes: the model's.
         shown: sample_id → (k,) bool, which of the k planted cues a photo shows.
         own: (c, k) bool, the planted cue of each class.
+        planted: class and candidate, of all candidates that are the planted cue of the class.
     """
 
     run: Run
@@ -91,6 +92,7 @@ class Arena:
     classes: tuple[str, ...]
     shown: dict[str, np.ndarray]
     own: np.ndarray
+    planted: frozenset[tuple[str, str]]
 
     def groups(self, classes: tuple[str, ...], label: np.ndarray, sample_ids: np.ndarray, least: int) -> Groups:
         """Returns the true groups of photos, made of the planted cues as the product makes them of the found ones."""
@@ -118,7 +120,26 @@ def digits(folder: Path, cramers_v: float, seed: int) -> Arena:
     classes = tuple(setting.config["model"]["classes"])
     shown = {sample_id: pool.square[[int(sample_id)]] >= 0 for sample_id in setting.tables["samples"]["sample_id"]}
     own = np.arange(len(classes))[:, None] == setting.targets[0].label
-    return Arena(run, tuple(target.tau for target in setting.targets), classes, shown, own)
+    return Arena(run, tuple(target.tau for target in setting.targets), classes, shown, own, _planted(setting, classes))
+
+
+def photos(folder: Path, backgrounds: Path, cramers_v: float, seed: int) -> Arena:
+    """Fits a probe on photos with five kinds of cues, runs the product's stages on it, and exports the groups."""
+    pool = photos_pool.make_pool(folder, backgrounds)
+    setting = arena_photos.setting(pool, cramers_v, seed)
+    run = _finished(setting, folder / "runs" / f"{cramers_v}-{seed}")
+    classes, names = tuple(setting.facts["classes"]), [name for name, *_ in photos_pool.CUES.values()][:-1]
+    cue = dict(pool.samples.select("sample_id", "cue").iter_rows())
+    shown = {
+        sample_id: np.array([cue[sample_id] == name for name in names])
+        for sample_id in setting.tables["samples"]["sample_id"]
+    }
+    own = np.array([[photos_pool.CUES[label][0] == name for name in names] for label in classes])
+    return Arena(run, tuple(target.tau for target in setting.targets), classes, shown, own, _planted(setting, classes))
+
+
+def _planted(setting: Setting, classes: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+    return frozenset((classes[each.label], setting.cue_ids[cue]) for each in setting.targets for cue in each.cues)
 
 
 def _finished(setting: Setting, folder: Path) -> Run:

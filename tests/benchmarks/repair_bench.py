@@ -24,21 +24,43 @@ from tests.benchmarks.repair_spuco import spuco_groupdro
 
 WORST_OF = 8
 """Judged photos that a group must have to be the worst."""
+L1_GRID = (0.03,)
+"""Of C for `dfr`, whose penalty is another one than that of the rest."""
 KEY = ("label", "cue_id", "sample_id", "way")
 
 
-def repaired(method: str, groups: str, task: Task, arena: Arena | None, seed: int) -> Head:
-    """Returns the layer that a repair makes with true, random or the found groups."""
-    task = _with_groups(task, groups, arena, seed)
+def repaired(method: str, groups: str, task: Task, job: Job, arena: Arena | None) -> Head:
+    """Returns the layer that a repair makes with random, found or true groups, or random, found or planted cues."""
+    told = _with_cues if method == "counterfactual" else _with_groups
+    task = told(task, groups, job, arena)
+    if method == "dfr":
+        task = replace(task, config=task.config.model_copy(update={"inverse_regularisation": L1_GRID}))
     return spuco_groupdro(task) if method == "spuco groupdro" else load_repair(method)(task).head
 
 
-def _with_groups(task: Task, groups: str, arena: Arena | None, seed: int) -> Task:
+def _with_cues(task: Task, which: str, job: Job, arena: Arena | None) -> Task:
+    """Returns the task with the planted cues alone (true), or with as many other candidates (random)."""
+    if which == "discovered":
+        return task
+    cues = task.cues
+    if which == "true":
+        cues = cues.filter(pl.Series([pair in arena.planted for pair in cues.select(PAIR).iter_rows()], dtype=bool))
+    else:
+        spared = {cue_id for _, cue_id in arena.planted} if arena else set(task.cue_ids)
+        names = job.before.read("presences", columns=["cue_id", "phrase", "kind"]).unique(maintain_order=True)
+        names = names.filter(~pl.col("cue_id").is_in(list(spared)) & (pl.col("kind") != "border"))
+        every = pl.DataFrame({"label": task.classes}).join(names, how="cross")
+        cues = every.sample(min(len(cues), len(every)), seed=job.before.config.seed).select(cues.columns)
+    ids = cues["cue_id"].unique(maintain_order=True).to_list()
+    return replace(task, cues=cues, shown=job.presences(pl.Series(task.sample_id), ids))
+
+
+def _with_groups(task: Task, groups: str, job: Job, arena: Arena | None) -> Task:
     if groups == "true":
         return replace(task, groups=arena.groups(task.classes, task.label, task.sample_id, task.config.min_group))
     if groups != "random":
         return task
-    rng, of = np.random.default_rng([seed, 3]), task.groups.of.copy()
+    rng, of = np.random.default_rng([job.before.config.seed, 3]), task.groups.of.copy()
     for y in np.unique(task.label):
         of[task.label == y] = rng.permutation(of[task.label == y])
     return replace(task, groups=replace(task.groups, of=of))
@@ -110,6 +132,7 @@ class Bench:
     """
 
     def __init__(self, job: Job, arena: Arena, kept: Path) -> None:
+        self._planted = arena.planted
         self._job, self._judged = job, job.split.filter(pl.col("part") == "judged")
         self._features = photo_features_of(job, self._judged["sample_id"])
         classes = job.model.classes
@@ -143,9 +166,15 @@ class Bench:
         photos = Judged(label, right, right, shown, cue_ids, np.zeros(0, str), empty)
         found = audit(self._pairs, (self._before, self._effects(head)), photos, config.rank, config.seed)
         chosen = found.filter((pl.col("role") == CHOSEN) & (pl.col("effect_before").abs() >= config.rank.min_effect))
-        left = (chosen["effect_after"] / chosen["effect_before"]).median()
+        left = chosen.with_columns(left=pl.col("effect_after") / pl.col("effect_before"))
+        planted = left.filter(pl.Series([pair in self._planted for pair in left.select(PAIR).iter_rows()], dtype=bool))
         worse = int((found["outcome"] == WORSE).sum())
-        return {"left": left, "nulls": int((found["role"] == NULL).sum()), "nulls_worse": worse}
+        return {
+            "left": left["left"].median(),
+            "left_planted": planted["left"].median(),
+            "nulls": int((found["role"] == NULL).sum()),
+            "nulls_worse": worse,
+        }
 
     def _effects(self, head: Head) -> pl.DataFrame:
         probs = softmax(head.logits(self._features))
