@@ -37,7 +37,7 @@ def _work(run: Run, part: int | None) -> pl.DataFrame:
     samples = run.read("samples", columns=["sample_id", "label", "audit"])
     pairs = find_pairs(run.read("associations"), config)
     near = _siblings(run)
-    presences = run.read("presences", columns=["cue_id", "kind", "sample_id", "score"])
+    presences = run.read("presences", columns=["cue_id", "sample_id", "score"])
     queues = build_queues(pairs, presences, samples, near, config)
     due = photos_for(queues.trials, _earlier(run, look * n_shards), look, config)
     own = run.read("samples", shard=shard, columns=["sample_id"])["sample_id"]
@@ -63,7 +63,7 @@ def repeat(run: Run, before: Run, tried: pl.DataFrame, classifier: Classifier) -
     """
     near, keys = _siblings(before), ["label", "cue_id", "sample_id", "way"]
     samples = before.read("samples", columns=["sample_id", "label", "audit"])
-    presences = before.read("presences", columns=["cue_id", "kind", "sample_id", "score"])
+    presences = before.read("presences", columns=["cue_id", "sample_id", "score"])
     pairs = find_pairs(before.read("associations"), before.config.ablate)
     queues = build_queues(pairs, presences, samples, near, before.config.ablate)
     known = tried.select(*keys, "look", "level_share").unique(keys)

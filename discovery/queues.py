@@ -23,14 +23,13 @@ class Cut:
         source: the photo that shows the cue.
         donor: a photo of the same class without it that no other source has; None for want of any.
         label: the class of both.
-        beside: what the donor shows of phrases of like meaning: 0 nothing; 1 things where the cue is a place, or places
-            where it is a thing; 2 others.
+        apart: the donor shows nothing with a like phrase either.
     """
 
     source: str
     donor: str | None
     label: str
-    beside: int
+    apart: bool
 
 
 @dataclass(frozen=True)
@@ -76,19 +75,18 @@ def build_queues(
 
     Args:
         pairs: as from `find_pairs`.
-        presences: cue_id, kind, sample_id, score.
+        presences: cue_id, sample_id, score.
         samples: sample_id, label, audit, in the order of the table.
         near: as from `siblings`.
         config: how many photos per cue, and how many sources.
     """
     photos = _Photos(*(samples[name].to_numpy() for name in ("sample_id", "label", "audit")))
     scores = _scores(presences, samples["sample_id"])
-    kinds = dict(presences.select("cue_id", "kind").unique().iter_rows())
     trials, cuts = [], {}
     for (cue_id,), part in pairs.group_by("cue_id", maintain_order=True):
         shown = scores[cue_id] > -np.inf
-        beside = _beside(cue_id, near.get(cue_id, set()), scores, kinds)
-        cuts[cue_id] = _cuts(scores[cue_id], beside, photos, config)
+        beside = [scores[other] > -np.inf for other in near.get(cue_id, ()) if other != cue_id and other in scores]
+        cuts[cue_id] = _cuts(scores[cue_id], np.logical_or.reduce([np.zeros_like(shown), *beside]), photos, config)
         of_cue = part.rows(named=True)
         trials += _removals(of_cue, shown, photos, config)
         if config.paste and len(cuts[cue_id]) >= MIN_SOURCES:
@@ -133,16 +131,6 @@ def _pastes(
     ]
 
 
-def _beside(cue_id: str, near: set[str], scores: dict[str, np.ndarray], kinds: dict[str, str]) -> np.ndarray:
-    """Returns per photo what it shows of the phrases like a cue's: see `Cut.beside`."""
-    found = np.zeros(len(scores[cue_id]), int)
-    for other in near - {cue_id}:
-        if other in scores:
-            across = {kinds[cue_id], kinds[other]} == {"object", "background"}
-            found = np.maximum(found, (scores[other] > -np.inf) * (1 if across else 2))
-    return found
-
-
 def _cuts(score: np.ndarray, beside: np.ndarray, photos: _Photos, config: AblateConfig) -> list[Cut]:
     """Pairs the photos that show a cue most clearly with photos without it, of the same class and as new to the model.
 
@@ -152,7 +140,7 @@ def _cuts(score: np.ndarray, beside: np.ndarray, photos: _Photos, config: Ablate
     """
     shown = score > -np.inf
     free: dict[tuple, list[int]] = {}
-    for photo in sorted(np.flatnonzero(~shown).tolist(), key=beside.__getitem__):
+    for photo in sorted(np.flatnonzero(~shown).tolist(), key=lambda photo: bool(beside[photo])):
         free.setdefault((photos.label[photo], photos.audit[photo]), []).append(photo)
     waiting = {key: iter(donors) for key, donors in free.items()}
     paired, alone, n_of = [], [], Counter()
@@ -161,8 +149,8 @@ def _cuts(score: np.ndarray, beside: np.ndarray, photos: _Photos, config: Ablate
         if n_of[label] == config.sources:
             continue
         donor = next(waiting.get((label, photos.audit[photo]), iter(())), None)
-        known = (None, 2) if donor is None else (photos.ids[donor], int(beside[donor]))
-        cut = Cut(photos.ids[photo], known[0], label, known[1])
+        apart = donor is not None and not beside[donor]
+        cut = Cut(photos.ids[photo], None if donor is None else photos.ids[donor], label, apart)
         (alone if donor is None else paired).append(cut)
         n_of[label] += donor is not None
     return paired + alone[: config.sources]
@@ -178,21 +166,12 @@ def _pasted(cuts: list[Cut], home: str, config: AblateConfig) -> list[Cut]:
     """Picks the photos that a pasted cue is cut from: of the class it is typical of, with a clean control beside.
 
     A coarse detector sees a race track in a stadium too, and that is not the cue that racing goes with; a donor with a
-    highway is no control for a race track, one with a racing car is. Cuts with these faults come in only where those
-    without are too few for sign flips over them to come out small.
+    highway, or with a racing car, is no control for a race track. Clean pairs of other classes come before such donors.
     """
-    tiers = [[], [], [], [], []]
+    tiers = ([], [], [], [])
     for cut in cuts:
-        if cut.donor is None:
-            tiers[4].append(cut)
-        elif cut.beside == 2:
-            tiers[3].append(cut)
-        else:
-            tiers[cut.beside if cut.label == home else 2].append(cut)
-    picked, enough = tiers[0], -(-config.sources // 2)
-    for tier in tiers[1:]:
-        picked = picked + tier[: max(0, enough - len(picked))]
-    return picked[: config.sources]
+        tiers[0 if cut.apart and cut.label == home else 1 if cut.apart else 2 if cut.donor else 3].append(cut)
+    return [cut for tier in tiers for cut in tier][: config.sources]
 
 
 _QUEUE = {

@@ -127,17 +127,9 @@ def test_sources_of_other_classes_come_in_where_those_of_the_own_class_are_too_f
 def test_a_donor_with_a_like_phrase_is_used_only_where_clean_ones_are_too_few():
     cows, camels = of("cow"), of("camel")
     clean = queues(shown(cows[:8], scores=[9.0] * 8) + shown(cows[10:], "lawn") + shown(camels[:6]))
-    used = {cut.source: cut.beside for cut in clean.cuts["grass"]}
-    assert not any(used[source] for source in queue_of(clean, "paste")["source_id"])
-    assert 2 in used.values()
-
-
-def test_a_donor_with_a_thing_of_like_name_is_a_fair_one_for_a_place():
-    cows = of("cow")
-    rows = shown(cows[:8], scores=[9.0] * 8) + shown(cows[10:], "lawn")
-    kinds = {"grass": "background", "lawn": "object"}
-    found = queues([row | {"kind": kinds[row["cue_id"]]} for row in rows])
-    assert {cut.beside for cut in found.cuts["grass"] if cut.donor} == {0, 1}
+    used = {cut.source: cut.apart for cut in clean.cuts["grass"]}
+    assert all(used[source] for source in queue_of(clean, "paste")["source_id"])
+    assert not all(used.values())
 
 
 def test_the_control_of_a_patch_is_cut_from_a_photo_without_the_cue_of_its_class_and_as_new_to_the_model():
