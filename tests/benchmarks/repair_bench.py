@@ -25,7 +25,7 @@ from tests.benchmarks.repair_spuco import spuco_groupdro
 WORST_OF = 8
 """Judged photos that a group must have to be the worst."""
 L1_GRID = (0.03,)
-"""Of C for `dfr`, whose penalty is another one than that of the rest."""
+"""Values of C for `dfr` on planted sets: its penalty is another one than that of the rest."""
 KEY = ("label", "cue_id", "sample_id", "way")
 
 
@@ -33,7 +33,7 @@ def repaired(method: str, groups: str, task: Task, job: Job, arena: Arena | None
     """Returns the layer that a repair makes with random, found or true groups, or random, found or planted cues."""
     told = _with_cues if method == "counterfactual" else _with_groups
     task = told(task, groups, job, arena)
-    if method == "dfr":
+    if method == "dfr" and arena:
         task = replace(task, config=task.config.model_copy(update={"inverse_regularisation": L1_GRID}))
     return spuco_groupdro(task) if method == "spuco groupdro" else load_repair(method)(task).head
 

@@ -51,13 +51,15 @@ HEADINGS = {
 
 
 def _table(rows: list[dict], columns: tuple[str, ...]) -> str:
-    lines = ["| repair | groups | " + " | ".join(HEADINGS[name] for name in columns) + " |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
+    lines = ["| repair | groups | models | " + " | ".join(HEADINGS[name] for name in columns) + " |"]
+    lines.append("|---" * (len(columns) + 3) + "|")
     for method, groups in dict.fromkeys((row["method"], row["groups"]) for row in rows if row["discovered"]):
         mine = [row for row in rows if (row["method"], row["groups"]) == (method, groups) and row["discovered"]]
         own = {row["seed"]: row.get("average") for row in rows if row["method"] == ERM}
         mine = [row | {"lost": own[row["seed"]] - row["average"]} if "average" in row else row for row in mine]
-        lines.append(f"| {method} | {groups} | " + " | ".join(_cell(name, mine) for name in columns) + " |")
+        lines.append(
+            f"| {method} | {groups} | {len(mine)} | " + " | ".join(_cell(name, mine) for name in columns) + " |"
+        )
     return "\n".join(lines)
 
 
