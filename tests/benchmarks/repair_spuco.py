@@ -23,5 +23,5 @@ def spuco_groupdro(task: Task) -> Head:
     torch.nn.init.zeros_(layer.weight)
     optimiser = torch.optim.SGD(layer.parameters(), lr=0.003, momentum=0.9, weight_decay=0.1)
     dataset = GroupLabeledDatasetWrapper(torch.utils.data.TensorDataset(x, label), partition)
-    GroupDRO(layer, dataset, batch_size=128, optimizer=optimiser, num_epochs=EPOCHS).train()
+    GroupDRO(layer, dataset, batch_size=max(128, 2 * len(partition)), optimizer=optimiser, num_epochs=EPOCHS).train()
     return scaled.head(layer.weight.detach().double().numpy(), task.classes)
