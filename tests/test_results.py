@@ -58,3 +58,9 @@ def test_a_null_that_reports_counts_against_the_method_and_an_exhaustive_run_doe
     assert "classes | 0.400, 0.400 |" in table
     dearer = report([row, other, exhaustive | {"alone": 49}])
     assert "| share of the forwards spent: median, most | 0.204, 0.204 | ≤ 0.2, **missed** |" in dearer
+    assert "| the same reported cues among the first ten | 1.000 (1 of 1, ≤ 1.000) | ≥ 0.95 |" in dearer
+    assert "| reported by both, of those reported by either (mean) | 1.000 |" in report(
+        [row, row | {"method": "exhaustive"}]
+    )
+    other_top = report([row, other, exhaustive | {"top": ["c: d"]}])
+    assert "| the same reported cues among the first ten | 0.000 (0 of 1, ≤ 0.950) | ≥ 0.95, **missed** |" in other_top
