@@ -93,11 +93,13 @@ def clearest_of(regions: list[dict], draw: Callable[[dict], np.ndarray], most: f
         draw: row → (h, w) bool.
         most: the share.
     """
-    first, *others = (draw(region) for region in sorted(regions, key=lambda region: -(region["score"] or 0.0)))
-    for mask in others:
-        if most and (first | mask).mean() <= most:
-            first = first | mask
-    return first
+    clearest, *others = sorted(regions, key=lambda region: -(region["score"] or 0.0))
+    united = draw(clearest)
+    for region in others if most else ():
+        wider = united | draw(region)
+        if wider.mean() <= most:
+            united = wider
+    return united
 
 
 def box_of(region: dict) -> np.ndarray:

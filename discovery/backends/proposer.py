@@ -162,8 +162,7 @@ class VocabularyProposer:
         among = f"among the {ranked.shape[1]} best tags of"
         shown = (scores >= ranked[:, -1:]).sum(axis=0)
         order = sorted(np.flatnonzero(shown), key=lambda i: (-shown[i], -scores[:, i].mean(), self._tagged[i].text))
-        mine = [i for i in order if i in set(cues)][: self._config.per_class]
-        mine += [i for i in order if i in set(parts)][:MOST_PARTS]
+        mine = [i for i in order if i in cues][: self._config.per_class] + [i for i in order if i in parts][:MOST_PARTS]
         return [self._attribute(i, f"{among} {shown[i]} of {len(images)} photos", core) for i in mine]
 
     def _attribute(self, i: int, why: str, core: Mapping[Phrase, str]) -> Attribute:
