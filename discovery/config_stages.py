@@ -162,7 +162,9 @@ class RetrainConfig(Part):
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.03, description="groupdro: of Adam")
     augment_photos: Count = Field(12, description="augment: photos changed per class, and per cue and way")
     copies: Count = Field(200, description="counterfactual: changed copies per class, cue and way, at most")
-    group_step: Annotated[float, Field(gt=0)] = Field(0.05, description="groupdro: η of the groups' weights")
+    group_step: Annotated[float, Field(gt=0)] = Field(
+        0.05, description="groupdro: η of the groups' weights; counterfactual: the largest that is tried"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.03, description="groupdro: half the sum of squares times this"
     )

@@ -8,6 +8,7 @@ import pytest
 from test_augment import CLASSES, Cells, judged, make_task
 
 from discovery.errors import BackendError, DataError
+from discovery.repairs import counterfactual, groupdro
 from discovery.repairs.altered import Alterations, Copies
 from discovery.repairs.counterfactual import change, enlarged
 from discovery.repairs.menu import load_repair
@@ -42,6 +43,37 @@ def test_no_exception_to_the_tie_is_needed(tied):
     assert repaired.facts["copies"] == {"paste: made": 20, "removal: made": 20}
     assert set(repaired.facts["group_weights"]) == {"cat", "dog", "cat|red square removed", "dog|red square pasted in"}
     np.testing.assert_array_equal(repaired.head.coef, load_repair("counterfactual")(tied).head.coef)
+
+
+def test_how_fast_weight_moves_to_the_worst_group_is_what_was_best_on_held_out_photos(tied, monkeypatch):
+    means = {0.05: 0.6, 0.01: 0.7, 0.0: 0.9}
+    monkeypatch.setattr(
+        counterfactual, "_held_out", lambda task, copies, whole: (means[round(whole.config.group_step, 4)], 0.1)
+    )
+    facts = load_repair("counterfactual")(tied).facts
+    assert facts["group_step"] == 0
+    assert [row["mean_of_groups"] for row in facts["held_out"]] == [0.6, 0.7, 0.9]
+    assert len(set(facts["group_weights"].values())) == 1
+
+
+def test_a_copy_is_held_out_with_its_photo_and_not_fitted_on_with_its_source(tied, monkeypatch):
+    made = Alterations(tied)
+    copies = Copies.of(change(tied, made), tied, made)
+    folds, fitted, own = tied.folds(), [], groupdro.repair
+
+    def spy(task):
+        fitted.append(task)
+        return own(task)
+
+    monkeypatch.setattr(groupdro, "repair", spy)
+    mean, worst = counterfactual._held_out(tied, copies, enlarged(tied, copies))
+    assert 0 <= worst <= mean <= 1
+    known = {features.tobytes(): k for k, features in enumerate(copies.features)}
+    for fold, task in enumerate(fitted):
+        used = [known[row.tobytes()] for row in task.features() if row.tobytes() in known]
+        assert used
+        assert (folds[copies.row[used]] != fold).all()
+        assert (folds[copies.source[used]] != fold).all()
 
 
 def test_a_copy_shows_the_cue_where_its_photo_did_not_and_the_other_way(tied):

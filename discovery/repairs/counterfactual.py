@@ -3,6 +3,9 @@
 Classes are groups, and so is every change: cue × removed or pasted in × class. Group DRO (`repairs.groupdro`) then wins
 least on the change that fools the layer most. No photo that breaks a tie is needed, which is what `groupdro` lives on:
 the copies break it. The label must outlive the change, so that one that hides the object is not made.
+
+Where the cue is most of what can be seen, changes that no layer answers rightly draw all weight to themselves, and the
+rest is unlearned. How fast weight moves to the worst group, η, is therefore chosen on held-out photos and their copies.
 """
 
 from collections.abc import Iterator
@@ -13,16 +16,47 @@ import numpy as np
 from discovery.cue_groups import Groups
 from discovery.repairs import groupdro
 from discovery.repairs.altered import Alterations, Altered, Copies
-from discovery.repairs.task import Repaired, Task
+from discovery.repairs.task import FOLDS, Repaired, Task, group_accuracy, part_of
 from discovery.schema import WHOLE_IMAGE_KINDS
+
+SLOWER = (1.0, 0.2, 0.0)
+"""Shares of `retrain.group_step` that are tried; with none, all groups keep the same weight."""
 
 
 def repair(task: Task) -> Repaired:
     """Trains the layer; see `repairs.task.Repair`."""
     made = Alterations(task)
     copies = Copies.of(change(task, made), task, made)
-    trained = groupdro.repair(enlarged(task, copies))
-    return replace(trained, facts=trained.facts | {"copies": dict(sorted(made.counts.items()))})
+    whole = enlarged(task, copies)
+    steps, told = [share * task.config.group_step for share in SLOWER], []
+    for number, step in enumerate(steps):
+        task.progress(number, len(steps) + 1)
+        mean, worst = _held_out(task, copies, _with_step(whole, step))
+        told.append({"group_step": step, "mean_of_groups": mean, "worst_group": worst})
+    best = max(told, key=lambda row: row["mean_of_groups"])["group_step"]
+    trained = groupdro.repair(_with_step(whole, best))
+    facts = {"group_step": best, "held_out": told, "copies": dict(sorted(made.counts.items()))}
+    return replace(trained, facts=trained.facts | facts)
+
+
+def _with_step(task: Task, step: float) -> Task:
+    return replace(task, config=task.config.model_copy(update={"group_step": step}))
+
+
+def _held_out(task: Task, copies: Copies, whole: Task) -> tuple[float, float]:
+    """Returns mean and least accuracy of the groups of photos and copies, by layers fitted on the other folds.
+
+    A copy is fitted on when neither its photo nor what was pasted into it is held out.
+    """
+    photos, folds = np.arange(len(task.label)), task.folds()
+    made_of, pasted = (folds[np.concatenate([photos, rows])] for rows in (copies.row, copies.source))
+    right, quiet = np.zeros(len(whole.label), bool), replace(whole, progress=lambda *_: None)
+    for fold in range(FOLDS):
+        held = made_of == fold
+        head = groupdro.repair(part_of(quiet, ~held & (pasted != fold), f"fold-{fold}")).head
+        right[held] = head.logits(whole.features()[held]).argmax(axis=1) == whole.label[held]
+    accuracy = group_accuracy(right, whole.groups)
+    return float(np.nanmean(accuracy)), float(np.nanmin(accuracy))
 
 
 def change(task: Task, made: Alterations) -> Iterator[Altered]:

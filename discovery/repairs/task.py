@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,6 +117,21 @@ def group_accuracy(right: np.ndarray, groups: Groups) -> np.ndarray:
     hits = np.bincount(groups.of, weights=right, minlength=len(groups.names))
     with np.errstate(invalid="ignore"):
         return hits / groups.sizes
+
+
+def part_of(task: Task, kept: np.ndarray, name: str) -> Task:
+    """Returns the task with some of its photos; `name` is of its folder."""
+    features = task.features()[kept]
+    return replace(
+        task,
+        folder=task.folder / name,
+        sample_id=task.sample_id[kept],
+        label=task.label[kept],
+        shown=task.shown[kept],
+        groups=replace(task.groups, of=task.groups.of[kept]),
+        features=lambda: features,
+        progress=lambda *_: None,
+    )
 
 
 def out_of_fold(task: Task, fit: Callable[[np.ndarray], Head]) -> np.ndarray:

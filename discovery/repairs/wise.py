@@ -3,14 +3,12 @@
 Weight interpolation (WiSE-FT, Wortsman et al. 2022, equation 1): (1 − α) · own + α · repaired.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from discovery.backends.roles import Head
 from discovery.errors import ConfigError
 from discovery.repairs import dfr, groupdro, jtt, project, reweight
-from discovery.repairs.task import FOLDS, Repaired, Task, merit
+from discovery.repairs.task import FOLDS, Repaired, Task, merit, part_of
 
 BETWEEN = {
     "dfr": dfr.repair,
@@ -48,18 +46,3 @@ def between(own: Head, other: Head, alpha: float) -> Head:
     """Returns the layer a share `alpha` of the way from one to the other."""
     coef = (1 - alpha) * own.coef + alpha * other.coef
     return Head(own.classes, coef, (1 - alpha) * own.intercept + alpha * other.intercept)
-
-
-def part_of(task: Task, kept: np.ndarray, name: str) -> Task:
-    """Returns the task with some of its photos."""
-    features = task.features()[kept]
-    return replace(
-        task,
-        folder=task.folder / name,
-        sample_id=task.sample_id[kept],
-        label=task.label[kept],
-        shown=task.shown[kept],
-        groups=replace(task.groups, of=task.groups.of[kept]),
-        features=lambda: features,
-        progress=lambda *_: None,
-    )
