@@ -12,12 +12,13 @@ from discovery.backends.classifier import Head
 from discovery.calibration import Calibration, Curve, Nulls, others_reported, points_of, reported, seen_in
 from discovery.config import DatasetConfig, RunConfig
 from discovery.corridor import STAGES, Progress, make
+from discovery.fit import head_frame
 from discovery.nulls import permute_presences
 from discovery.picked import FIT, pick_photos
 from discovery.planted import Plant, Planted
 from discovery.planted_copy import Copy, plant_copy, rounds
 from discovery.reaction import Subject, load_subject, measure_truth, write_sensor
-from discovery.run import Run, frame_of
+from discovery.run import Run
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Log-odds that a cue seen for certain adds to its class; at 0 the model is as it is."""
@@ -136,7 +137,7 @@ def _at_strength(turn: _Round, strength: float, progress: Progress) -> Run:
     """Runs the rest with a model that reacts to the cues."""
     progress("strengths", STRENGTHS.index(strength), len(STRENGTHS))
     tables = {name: turn.run.read(name) for name in ("samples", "attributes", "regions", "presences")}
-    run = _given(turn, f"strength-{strength:g}", turn.at(strength), tables | {"heads": _heads(turn.subject.head)})
+    run = _given(turn, f"strength-{strength:g}", turn.at(strength), tables | {"heads": head_frame(turn.subject.head)})
     for name in ("predict", *AGAIN):
         make(run, STAGES[name])
     progress("strengths", STRENGTHS.index(strength) + 1, len(STRENGTHS))
@@ -149,14 +150,6 @@ def _given(turn: _Round, name: str, config: RunConfig, tables: dict[str, pl.Data
     for table, frame in tables.items():
         run.write(table, frame, shard=0, fingerprint=f"{turn.run.fingerprint(table)} {turn.mark} {name}")
     return run
-
-
-def _heads(head: Head) -> pl.DataFrame:
-    n = len(head.classes)
-    coef = [None] * n if head.coef is None else head.coef.tolist()
-    intercept = [None] * n if head.intercept is None else head.intercept.tolist()
-    rows = zip(head.classes, intercept, coef, strict=True)
-    return frame_of("heads", [{"class_name": name, "intercept": b, "coef": w} for name, b, w in rows])
 
 
 def _curves(turn: _Round, runs: list[Run]) -> list[Curve]:

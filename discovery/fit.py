@@ -82,8 +82,10 @@ def head_frame(head: Head) -> pl.DataFrame:
             "class_name": list(head.classes),
             "intercept": [None] * n if head.intercept is None else head.intercept.tolist(),
             "coef": [None] * n if head.coef is None else head.coef.tolist(),
+            "gate": [None] * n if head.gate is None else head.gate.tolist(),
         },
-        schema={"class_name": pl.String, "intercept": pl.Float64, "coef": pl.List(pl.Float64)},
+        schema={"class_name": pl.String, "intercept": pl.Float64}
+        | dict.fromkeys(("coef", "gate"), pl.List(pl.Float64)),
     )
 
 

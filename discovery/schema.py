@@ -62,7 +62,7 @@ TABLES: dict[str, pa.Schema] = {
         height_px=_INT,
         **dict.fromkeys(OBJECT_BOX, _REAL),
     ),
-    "heads": _table("class_name", class_name=_TEXT, intercept=_WIDE, coef=pa.list_(pa.float64())),
+    "heads": _table("class_name", class_name=_TEXT, intercept=_WIDE, coef=pa.list_(_WIDE), gate=pa.list_(_WIDE)),
     "predictions": _table(
         "sample_id",
         sample_id=_TEXT,

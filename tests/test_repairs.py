@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from discovery.backends.classifier import head_of
 from discovery.backends.roles import Head, softmax
 from discovery.config import RetrainConfig, make_config
 from discovery.cue_groups import combine
 from discovery.errors import BackendError, ConfigError, DataError
+from discovery.fit import head_frame
 from discovery.repairs.dfr import balanced_draw
 from discovery.repairs.linear_fit import Penalty, Scaled, fit_linear
 from discovery.repairs.menu import REPAIRS, load_repair
@@ -116,7 +118,7 @@ def test_a_constant_feature_does_no_harm_and_nan_is_named(rng):
         fit_erm(features, label)
 
 
-LINEAR = [name for name in REPAIRS if name in ("dfr", "reweight", "groupdro", "jtt", "project", "wise")]
+LINEAR = [name for name in REPAIRS if name in ("dfr", "reweight", "groupdro", "jtt", "project", "spufix", "wise")]
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -131,6 +133,7 @@ def test_a_repair_lifts_the_worst_group(name, task):
 def test_a_repair_is_the_same_each_time(name, task):
     one, two = (load_repair(name)(task).head for _ in range(2))
     np.testing.assert_array_equal(one.coef, two.coef)
+    np.testing.assert_array_equal(one.gate, two.gate)
 
 
 @pytest.mark.parametrize("name", ["dfr", "reweight", "groupdro"])
@@ -189,6 +192,35 @@ def test_after_the_projection_no_linear_layer_tells_the_cue_within_a_class(task)
         told = np.concatenate([shown[task.label == y] - shown[task.label == y].mean(axis=0) for y in range(3)])
         share = 1 - ((told - inside @ np.linalg.lstsq(inside, told)[0]) ** 2).sum() / (told**2).sum()
         assert share > least if least else share < 0.02
+
+
+def test_what_a_cue_says_for_its_class_is_taken_off_and_what_it_says_against_it_stays(task):
+    own, made = task.head(), load_repair("spufix")(task)
+    features, label = task.features(), task.label
+    taken = own.logits(features) - made.head.logits(features)
+    assert (taken >= 0).all()
+    for c in range(3):
+        with_cue, without = (taken[(label == c) & (task.shown[:, c] == there), c].mean() for there in (True, False))
+        assert with_cue > 5 * without
+    assert made.facts["taken_off"].keys() == set(CLASSES)
+    one = replace(task, cues=task.cues.filter(pl.col("label") == "dog"), shown=task.shown[:, 1:2])
+    np.testing.assert_array_equal(load_repair("spufix")(one).head.gate.any(axis=1), [False, True, False])
+
+
+def test_a_gated_layer_is_written_and_read_back_and_an_older_table_has_no_gate(task):
+    head = load_repair("spufix")(task).head
+    task.run.write("heads", head_frame(head), shard=0, fingerprint="x")
+    read = task.run.read("heads")
+    np.testing.assert_array_equal(head_of(read).logits(task.features()), head.logits(task.features()))
+    older = head_of(read.drop("gate"))
+    assert older.gate is None
+    np.testing.assert_array_equal(older.coef, head.coef)
+
+
+def test_a_cue_that_all_of_a_class_show_has_no_direction_to_take_off(task):
+    everywhere = replace(task, shown=np.ones_like(task.shown))
+    with pytest.raises(DataError, match="no direction to take off"):
+        load_repair("spufix")(everywhere)
 
 
 def test_interpolation_is_told_as_a_curve_from_the_model_to_its_repair(task):

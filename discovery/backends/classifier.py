@@ -59,7 +59,9 @@ def head_of(heads: pl.DataFrame) -> Head:
     classes = tuple(heads["class_name"])
     if heads["coef"].null_count():
         return Head(classes)
-    return Head(classes, np.array(heads["coef"].to_list()), heads["intercept"].to_numpy())
+    gated = "gate" in heads.columns and not heads["gate"].null_count()  # a run of before 0.3.2 has no such column
+    gate = np.array(heads["gate"].to_list()) if gated else None
+    return Head(classes, np.array(heads["coef"].to_list()), heads["intercept"].to_numpy(), gate)
 
 
 class ProbeClassifier:
@@ -75,7 +77,7 @@ class ProbeClassifier:
         self._encoder = load_encoder(config.backbone, compute)
         if hasattr(self._encoder, "dense"):
             self.dense = self._encoder.dense  # makes it a `Mapped`
-        self._coef, self._intercept = head.coef.T.copy(), head.intercept
+        self._head = head
         sight = probe_view(config, self._encoder)
         self.view, self.field = sight.view, sight.field
 
@@ -89,11 +91,11 @@ class ProbeClassifier:
 
     def linear(self) -> Head:
         """See `Featured.linear`."""
-        return Head(self.classes, self._coef.T, self._intercept)
+        return self._head
 
     def from_features(self, features: np.ndarray) -> np.ndarray:
         """Returns (n, c) float64 probabilities of (n, d) features."""
-        return softmax(features.astype(np.float64) @ self._coef + self._intercept)
+        return softmax(self._head.logits(features))
 
 
 class TorchClassifier:

@@ -14,21 +14,26 @@ SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Head:
-    """Class names in output order, and for a probe or a repaired model its linear layer.
+    """Class names in output order, and for a probe or a repaired model its last layer.
 
     Attributes:
         classes: c names.
         coef: (c, d) float64, or None when the model has a head of its own.
         intercept: (c,) float64, or None.
+        gate: (c, d + 1) float64, weights and intercept of what may not speak for a class (`repairs.spufix`): where it
+            is positive it is taken off the class's logit. None for a linear layer.
     """
 
     classes: tuple[str, ...]
     coef: np.ndarray | None = None
     intercept: np.ndarray | None = None
+    gate: np.ndarray | None = None
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Returns (n, c) float64 logits of (n, d) features."""
-        return features.astype(np.float64) @ self.coef.T + self.intercept
+        x = features.astype(np.float64)
+        logits = x @ self.coef.T + self.intercept
+        return logits if self.gate is None else logits - np.maximum(0, x @ self.gate[:, :-1].T + self.gate[:, -1])
 
 
 class Classifier(Sight, Protocol):
@@ -46,7 +51,7 @@ class Classifier(Sight, Protocol):
 
 @runtime_checkable
 class Featured(Classifier, Protocol):
-    """A model whose last layer is linear: its probabilities are the softmax of features × coef + intercept.
+    """A model whose last layer is linear: its probabilities are the softmax of `Head.logits` of its features.
 
     A repaired layer is a `Head` in the table `heads`; `load_classifier` puts it in the place of the model's own.
     """

@@ -11,6 +11,7 @@ from discovery.repairs import (
     python_hook,
     region_aware,
     reweight,
+    spufix,
     wise,
 )
 from discovery.repairs.task import Repair
@@ -21,6 +22,7 @@ REPAIRS: dict[str, Repair] = {
     "groupdro": groupdro.repair,
     "jtt": jtt.repair,
     "project": project.repair,
+    "spufix": spufix.repair,
     "wise": wise.repair,
     "region_aware": region_aware.repair,
     "augment": augment.repair,
