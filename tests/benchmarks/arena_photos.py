@@ -70,8 +70,8 @@ def _training_set(pool: PhotoPool, v: float, rng: np.random.Generator) -> np.nda
         # A photo can show one foreign cue of five, so that it shows it five times as often as any of them.
         draw = rng.random()
         cue = own if draw < a else foreign if draw < a + min(1 - a, (len(CLASSES) - 1) * rest) else ""
-        decoy = next(name for name in part["decoy"] if name) if rng.random() < 0.5 else ""
-        picked.append(version[thing, cue, decoy])
+        decoys = part.filter(pl.col("cue") == cue)["decoy"]
+        picked.append(version[thing, cue, decoys[int(rng.random() * len(decoys))]])
     return np.array(picked)
 
 

@@ -27,9 +27,33 @@ CUES = {
 }
 DECOYS = {"green triangle": "object", "watermark": "text"}
 PLACE = ("cue_x0", "cue_y0", "cue_x1", "cue_y1")
-SIDE, TRAIN, AUDITED = 160, 90, 60
-CONTRAST, NOISE = 0.5, 12.0
+SIDE = 160
 STAGES_ONCE = ("ingest", "propose", "detect", "embed", "cluster", "presence")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the photos of a pool are drawn.
+
+    Attributes:
+        contrast: of the real photo behind the digit, 1 as it is.
+        noise: standard deviation of the noise, of 255.
+        opacity: of the digit, 1 for black.
+        size: least and most share of the photo's side that the digit takes.
+        train: digits of a class that are trained on.
+        audited: digits of a class that are audited.
+        backgrounds: photos that each digit is trained on.
+        decoy_versions: whether a photo to train on is drawn with its decoy and without; else with or without.
+    """
+
+    contrast: float = 0.5
+    noise: float = 12.0
+    opacity: float = 0.8
+    size: tuple[float, float] = (0.46, 0.54)
+    train: int = 90
+    audited: int = 60
+    backgrounds: int = 1
+    decoy_versions: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,17 +73,19 @@ class PhotoPool:
     truth: pl.DataFrame
 
 
-def make_pool(folder: Path, photos: Path, seed: int = 0) -> PhotoPool:
+def make_pool(folder: Path, photos: Path, seed: int = 0, look: Look = Look()) -> PhotoPool:
     """Draws the pool and runs the product's stages on it; what is there already is kept.
 
     Args:
         folder: where photos and run go.
         photos: a folder of real photos, for the backgrounds.
         seed: of the drawing.
+        look: how they are drawn.
     """
+    folder = folder.resolve()  # photos are known by where they lie, and a link to a pool is the pool
     index = folder / "index.parquet"
     if not index.is_file():
-        drawn = _draw_pool(folder / "photos", photos, np.random.default_rng(seed))
+        drawn = _draw_pool(folder / "photos", photos, np.random.default_rng(seed), look)
         drawn.write_parquet(index)
     config = make_config({"name": "pool", "seed": seed, "dataset": {"root": str(folder / "photos")}})
     run = Run.create(folder / "run", config)
@@ -72,7 +98,7 @@ def make_pool(folder: Path, photos: Path, seed: int = 0) -> PhotoPool:
     return PhotoPool(run, samples, features, _truth(samples))
 
 
-def _draw_pool(root: Path, photos: Path, rng: np.random.Generator) -> pl.DataFrame:
+def _draw_pool(root: Path, photos: Path, rng: np.random.Generator, look: Look) -> pl.DataFrame:
     from sklearn.datasets import load_digits
 
     ink, digit = load_digits(return_X_y=True)
@@ -81,42 +107,45 @@ def _draw_pool(root: Path, photos: Path, rng: np.random.Generator) -> pl.DataFra
     for number, label in enumerate(CLASSES):
         (root / "train" / label).mkdir(parents=True, exist_ok=True)
         (root / "test" / label).mkdir(parents=True, exist_ok=True)
-        for place, thing in enumerate(rng.permutation(np.flatnonzero(digit == number))[: TRAIN + AUDITED]):
-            scene = _scene(ink[thing].reshape(8, 8) / 16, backgrounds[used % len(backgrounds)], rng)
+        things = rng.permutation(np.flatnonzero(digit == number))[: look.train + look.audited]
+        split = ["train"] * look.train * look.backgrounds + ["test"] * look.audited
+        drawn = [*np.repeat(things[: look.train], look.backgrounds), *things[look.train :]]
+        for place, (thing, part) in enumerate(zip(drawn, split, strict=True)):
+            scene = _scene(ink[thing].reshape(8, 8) / 16, backgrounds[used % len(backgrounds)], rng, look)
             used += 1
-            split = "train" if place < TRAIN else "test"
-            for cue, decoy in _versions(label, split, rng):
-                uri = f"{split}/{label}/{place:03d}-{cue or 'plain'}-{decoy or 'plain'}.png".replace(" ", "_")
+            for cue, decoy in _versions(label, part, rng, look):
+                uri = f"{part}/{label}/{place:03d}-{cue or 'plain'}-{decoy or 'plain'}.png".replace(" ", "_")
                 image, box = _with_cues(scene, cue, decoy, np.random.default_rng([number, place]))
                 Image.fromarray(image).save(root / uri, compress_level=1)
-                named = {"uri": uri, "split": split, "object": f"{label}-{place}", "cue": cue, "decoy": decoy}
+                named = {"uri": uri, "split": part, "object": f"{label}-{place}", "cue": cue, "decoy": decoy}
                 rows.append(named | dict(zip(PLACE, box, strict=True)))
     return pl.DataFrame(rows)
 
 
-def _versions(label: str, split: str, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _versions(label: str, split: str, rng: np.random.Generator, look: Look) -> list[tuple[str, str]]:
     """Returns the (cue, decoy) that a photo is drawn with: for training all that a model may need, else one."""
     own = CUES[label][0]
     foreign = str(rng.choice([name for name, *_ in CUES.values() if name != own]))
     decoy = str(rng.choice(list(DECOYS)))
     if split == "train":
-        return [(cue, there) for cue in ("", own, foreign) for there in ("", decoy)]
+        shown = ("", decoy) if look.decoy_versions else (str(rng.choice(["", decoy])),)
+        return [(cue, there) for cue in ("", own, foreign) for there in shown]
     return [(str(rng.choice([own, foreign, ""], p=[0.35, 0.4, 0.25])), str(rng.choice(["", decoy])))]
 
 
-def _scene(ink: np.ndarray, background: str, rng: np.random.Generator) -> np.ndarray:
+def _scene(ink: np.ndarray, background: str, rng: np.random.Generator, look: Look) -> np.ndarray:
     """Draws a dark digit on a faded photo; (S, S, 3) float32."""
     photo = read_image(Path(background), max_pixels=50_000_000)
     side = min(photo.shape[:2])
     top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
     square = cv2.resize(photo[top : top + side, left : left + side], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    scene = 140 + CONTRAST * (square.astype(np.float32) - 128)
-    size = int(SIDE * rng.uniform(0.46, 0.54))
+    scene = 140 + look.contrast * (square.astype(np.float32) - 128)
+    size = int(SIDE * rng.uniform(*look.size))
     alpha = np.clip((cv2.resize(ink.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC) - 0.3) / 0.4, 0, 1)
     at = (SIDE - size) // 2
     part = scene[at : at + size, at : at + size]
-    part += 0.8 * alpha[..., None] * (30 - part)
-    return scene + NOISE * rng.standard_normal(scene.shape, dtype=np.float32)
+    part += look.opacity * alpha[..., None] * (30 - part)
+    return scene + look.noise * rng.standard_normal(scene.shape, dtype=np.float32)
 
 
 def _with_cues(

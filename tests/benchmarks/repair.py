@@ -30,17 +30,18 @@ STRENGTHS = (0.95, 0.9, 0.99)
 BEGIN, END = "<!-- repair: begin -->", "<!-- repair: end -->"
 SETTINGS = {
     "digits": ("inverse_regularisation=[0.01,0.003]", "fits=3", "augment_photos=3"),
-    "photos": ("inverse_regularisation=[0.1,0.01]", "fits=3", "augment_photos=8"),
+    "photos": ("inverse_regularisation=[0.1,0.01]", "fits=3", "augment_photos=3"),
     "bar": ("inverse_regularisation=[0.1,0.03,0.01]", "fits=3"),
 }
 """Of `retrain`, where they are not the product's own; chosen on seed 100, which is in no table."""
 GROUPS = ("random", "discovered", "true")
 ROWS = tuple((method, groups) for method in ("counterfactual", "groupdro", "reweight", "dfr") for groups in GROUPS)
-ROWS += (("project", "discovered"), ("jtt", "none"))
+ROWS += (("project", "discovered"), ("spufix", "discovered"), ("jtt", "none"))
 COPIED = ("augment", "counterfactual")
 """Repairs that make copies: thousands of forwards per draw, so that BAR is printed without them."""
 DEAR = (("augment", "discovered"), ("wise", "discovered"), ("spuco groupdro", "discovered"))
-"""Rows that cost as much as all others: of planted sets, made at the first strength alone."""
+DEAR_AT = {"digits": STRENGTHS, "photos": STRENGTHS[:1]}
+"""Strengths at which those are made that cost as much as all others."""
 
 
 def main() -> None:
@@ -49,13 +50,11 @@ def main() -> None:
     file = options.work / "repair.jsonl"
     done = _read(file)
     for name, make in _agenda(options):
-        if any(row["setting"] == name for row in done):
-            continue
         start = time.perf_counter()
-        rows = [{"setting": name, **row} for row in make()]
-        with file.open("a", encoding="utf-8") as out:
-            out.writelines(json.dumps(row) + "\n" for row in rows)
-        done += rows
+        for made in make([row for row in done if row["setting"] == name]):
+            done.append({"setting": name, **made})
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(done[-1]) + "\n")
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     text = report(done)
     print(text)
@@ -80,7 +79,12 @@ def _read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
-def _agenda(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], list[dict]]]]:
+def _missing(rows: tuple[tuple[str, str], ...], done: list[dict]) -> list[tuple[str, str]]:
+    made = {(row["method"], row["groups"]) for row in done}
+    return [row for row in rows if row not in made]
+
+
+def _agenda(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[list[dict]], Iterator[dict]]]]:
     makers = {"digits": partial(digits, options.work / "digits")}
     if options.photos:
         makers["photos"] = partial(photos, options.work / "photos", options.photos)
@@ -95,30 +99,46 @@ def _agenda(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], lis
             yield f"bar seed={seed}", partial(bar_rows, options.bar, seed)
 
 
-def planted_rows(kind: str, make: Callable[[float, int], Arena], v: float, seed: int) -> list[dict]:
-    """Runs the product on one model with planted cues, and repairs and judges it by each method and kind of groups."""
+def planted_rows(
+    kind: str, make: Callable[[float, int], Arena], v: float, seed: int, done: list[dict]
+) -> Iterator[dict]:
+    """Runs the product on one model with planted cues, and repairs and judges it by each method and kind of groups.
+
+    Args:
+        kind: of the planted set.
+        make: runs the product on it.
+        v: Cramér's V of a cue with its class.
+        seed: of the model.
+        done: rows of this model that there are already.
+    """
+    wanted = _missing(((ERM, "–"), *ROWS, *(DEAR if v in DEAR_AT[kind] else ())), done)
+    if not wanted or not all(row["discovered"] for row in done):
+        return
     arena = make(v, seed)
     facts = {"arena": kind, "V": v, "seed": seed, "tau": float(np.median(arena.tau)), "discovered": True}
     config = override(arena.run.config, [f"retrain.{each}" for each in SETTINGS[kind]], ("retrain",))
     try:
         job = Job.create(arena.run, config)
     except DataError:
-        return [facts | {"method": ERM, "groups": "–", "discovered": False}]
+        yield facts | {"method": ERM, "groups": "–", "discovered": False}
+        return
     task, bench = task_of(job), Bench(job, arena, arena.run.path / "tape.pkl")
-    rows = [facts | {"method": ERM, "groups": "–"} | bench.row(task.head())]
-    for method, groups in ROWS + (DEAR if v == STRENGTHS[0] else ()):
+    for method, groups in wanted:
         start = time.perf_counter()
         try:
-            made = bench.row(repaired(method, groups, task, job, arena))
+            head = task.head() if method == ERM else repaired(method, groups, task, job, arena)
+            made = bench.row(head)
         except DataError as error:
             print(f"{method} {groups}: {error}", flush=True)
             continue
-        rows.append(facts | {"method": method, "groups": groups, "s": time.perf_counter() - start} | made)
-    return rows
+        yield facts | {"method": method, "groups": groups, "s": time.perf_counter() - start} | made
 
 
-def bar_rows(folder: Path, seed: int) -> list[dict]:
+def bar_rows(folder: Path, seed: int, done: list[dict]) -> Iterator[dict]:
     """Fits the probe on a random 70 % of the training photos, repairs it there, and judges both by the test photos."""
+    wanted = ((ERM, "–"), *(row for row in ROWS + DEAR if row[1] != "true" and row[0] not in COPIED))
+    if not (wanted := _missing(wanted, done)):
+        return
     run = Run.open(folder)
     settings = [f"retrain.{each}" for each in SETTINGS["bar"]]
     run = Run(folder, override(_anew(run.config, seed), settings, ("retrain",)))
@@ -134,14 +154,12 @@ def bar_rows(folder: Path, seed: int) -> list[dict]:
     task = replace(task, head=lambda: head)
     test = job.split.filter(pl.col("part") == "judged")
     features, label = photo_features_of(job, test["sample_id"]), test["label"].to_numpy()
-    rows = []
-    for method, groups in ((ERM, "–"), *(row for row in ROWS + DEAR if row[1] != "true" and row[0] not in COPIED)):
+    for method, groups in wanted:
         made = head if method == ERM else repaired(method, groups, task, job, None)
         right = name[made.logits(features).argmax(axis=1)] == label
         worst = min(right[label == y].mean() for y in task.classes)
-        rows.append({"arena": "bar", "seed": seed, "method": method, "groups": groups, "discovered": True})
-        rows[-1] |= {"accuracy": float(right.mean()), "worst": float(worst)}
-    return rows
+        facts = {"arena": "bar", "seed": seed, "method": method, "groups": groups, "discovered": True}
+        yield facts | {"accuracy": float(right.mean()), "worst": float(worst)}
 
 
 def _anew(config: RunConfig, seed: int) -> RunConfig:

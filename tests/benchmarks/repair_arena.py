@@ -27,6 +27,12 @@ TRAINING = Training(n=4500, epochs=3, before=375 * 2 * LOOK.copies)
 """Few epochs, so that a model does not know its training photos by heart; their copies are of 375 digits, the other 972
 are fitted on by repairs, and 450 more are judged by."""
 
+PHOTO_LOOK = photos_pool.Look(
+    contrast=0.15, noise=4, opacity=1, size=(0.6, 0.66), train=110, backgrounds=4, decoy_versions=False
+)
+"""Here, too, a digit that can be read: by the features of an ImageNet network, on photos that none of the class's cues
+is in, as the benchmark of discovery draws them it is right in 0.48 of photos (six classes), as here in 0.89."""
+
 
 class FeaturedTorch(classifier.TorchClassifier):
     """A TorchScript file of the arena's network, with what its last layer sees, in fewer numbers.
@@ -125,7 +131,7 @@ def digits(folder: Path, cramers_v: float, seed: int) -> Arena:
 
 def photos(folder: Path, backgrounds: Path, cramers_v: float, seed: int) -> Arena:
     """Fits a probe on photos with five kinds of cues, runs the product's stages on it, and exports the groups."""
-    pool = photos_pool.make_pool(folder, backgrounds)
+    pool = photos_pool.make_pool(folder, backgrounds, look=PHOTO_LOOK)
     setting = arena_photos.setting(pool, cramers_v, seed)
     run = _finished(setting, folder / "runs" / f"{cramers_v}-{seed}")
     classes, names = tuple(setting.facts["classes"]), [name for name, *_ in photos_pool.CUES.values()][:-1]
