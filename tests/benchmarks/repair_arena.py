@@ -122,18 +122,20 @@ def digits(folder: Path, cramers_v: float, seed: int) -> Arena:
     classifier.CLASSIFIERS["torch"] = FeaturedTorch
     pool = make_pool(folder, look=LOOK)
     setting = arena_digits.setting(pool, folder, cramers_v, seed, training=TRAINING)
-    run = _finished(setting, folder / "runs" / f"{cramers_v}-{seed}")
+    run = finished(setting, folder / "runs" / f"{cramers_v}-{seed}")
     classes = tuple(setting.config["model"]["classes"])
     shown = {sample_id: pool.square[[int(sample_id)]] >= 0 for sample_id in setting.tables["samples"]["sample_id"]}
     own = np.arange(len(classes))[:, None] == setting.targets[0].label
-    return Arena(run, tuple(target.tau for target in setting.targets), classes, shown, own, _planted(setting, classes))
+    return Arena(
+        run, tuple(target.tau for target in setting.targets), classes, shown, own, planted_pairs(setting, classes)
+    )
 
 
 def photos(folder: Path, backgrounds: Path, cramers_v: float, seed: int) -> Arena:
     """Fits a probe on photos with five kinds of cues, runs the product's stages on it, and exports the groups."""
     pool = photos_pool.make_pool(folder, backgrounds, look=PHOTO_LOOK)
     setting = arena_photos.setting(pool, cramers_v, seed)
-    run = _finished(setting, folder / "runs" / f"{cramers_v}-{seed}")
+    run = finished(setting, folder / "runs" / f"{cramers_v}-{seed}")
     classes, names = tuple(setting.facts["classes"]), [name for name, *_ in photos_pool.CUES.values()][:-1]
     cue = dict(pool.samples.select("sample_id", "cue").iter_rows())
     shown = {
@@ -141,14 +143,16 @@ def photos(folder: Path, backgrounds: Path, cramers_v: float, seed: int) -> Aren
         for sample_id in setting.tables["samples"]["sample_id"]
     }
     own = np.array([[photos_pool.CUES[label][0] == name for name in names] for label in classes])
-    return Arena(run, tuple(target.tau for target in setting.targets), classes, shown, own, _planted(setting, classes))
+    return Arena(
+        run, tuple(target.tau for target in setting.targets), classes, shown, own, planted_pairs(setting, classes)
+    )
 
 
-def _planted(setting: Setting, classes: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+def planted_pairs(setting: Setting, classes: tuple[str, ...]) -> frozenset[tuple[str, str]]:
     return frozenset((classes[each.label], setting.cue_ids[cue]) for each in setting.targets for cue in each.cues)
 
 
-def _finished(setting: Setting, folder: Path) -> Run:
+def finished(setting: Setting, folder: Path) -> Run:
     """Runs the stages up to the export; a run that is finished is kept, so that a repair can be tried again."""
     if (folder / "groups.parquet").is_file():
         return Run.open(folder)
