@@ -30,6 +30,58 @@ class Groups:
         return np.bincount(self.of, minlength=len(self.names))
 
 
+@dataclass(frozen=True)
+class Overlapping:
+    """Groups that a photo may be in several of: `photo` and `of`, (e,) int, name each photo of each group once."""
+
+    photo: np.ndarray
+    of: np.ndarray
+    names: tuple[str, ...]
+
+    @classmethod
+    def of_each(cls, groups: Groups) -> "Overlapping":
+        """Returns groups of which each photo is in one."""
+        return cls(np.arange(len(groups.of)), groups.of, groups.names)
+
+
+def overlapping(
+    label: np.ndarray, shown: np.ndarray, own: np.ndarray, names: Sequence[Sequence[str]], least: int
+) -> Overlapping:
+    """Groups the photos of each class by every cue alone, and by whether they show any of the class's own.
+
+    Per class and cue: the photos that show it, and those that do not, where there are `least` of both. Per class: those
+    that show any of its own cues, none, and none but another class's, as far as there are `least`. A group of the same
+    photos as an earlier one is left out; a class without any group is one.
+
+    Args:
+        label: (n,) int.
+        shown: (n, k) bool, presences of k cues.
+        own: (c, k) bool, the cues that were found for each class.
+        names: names of the c classes, and of the k cues.
+        least: photos in the smallest group.
+    """
+    found: dict[bytes, tuple[str, np.ndarray]] = {}
+
+    def add(name: str, *parts: np.ndarray) -> None:
+        if all(part.sum() >= least for part in parts):
+            for sign, part in zip(("", "no "), parts, strict=False):
+                found.setdefault(part.tobytes(), (name.replace("|", f"|{sign}"), part))
+
+    for y in np.unique(label):
+        mine, before = label == y, len(found)
+        any_own, any_other = (shown[:, cues].any(axis=1) for cues in (own[y], ~own[y]))
+        for cue, phrase in enumerate(names[1]):
+            add(f"{names[0][y]}|{phrase}", mine & shown[:, cue], mine & ~shown[:, cue])
+        add(f"{names[0][y]}|any own cue", mine & any_own)
+        add(f"{names[0][y]}|no own cue", mine & ~any_own)
+        add(f"{names[0][y]}|only cues of others", mine & ~any_own & any_other)
+        if len(found) == before:
+            found[mine.tobytes()] = (names[0][y], mine)
+    photos = [np.flatnonzero(part) for _, part in found.values()]
+    of = np.repeat(np.arange(len(photos)), [len(rows) for rows in photos])
+    return Overlapping(np.concatenate(photos), of, tuple(name for name, _ in found.values()))
+
+
 def combine(
     label: np.ndarray, shown: np.ndarray, own: np.ndarray, names: Sequence[Sequence[str]], least: int
 ) -> Groups:

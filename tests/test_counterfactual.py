@@ -59,13 +59,13 @@ def test_how_fast_weight_moves_to_the_worst_group_is_what_was_best_on_held_out_p
 def test_a_copy_is_held_out_with_its_photo_and_not_fitted_on_with_its_source(tied, monkeypatch):
     made = Alterations(tied)
     copies = Copies.of(change(tied, made), tied, made)
-    folds, fitted, own = tied.folds(), [], groupdro.repair
+    folds, fitted, own = tied.folds(), [], groupdro.train
 
-    def spy(task):
+    def spy(task, groups):
         fitted.append(task)
-        return own(task)
+        return own(task, groups)
 
-    monkeypatch.setattr(groupdro, "repair", spy)
+    monkeypatch.setattr(groupdro, "train", spy)
     mean, worst = counterfactual._held_out(tied, copies, enlarged(tied, copies))
     assert 0 <= worst <= mean <= 1
     known = {features.tobytes(): k for k, features in enumerate(copies.features)}

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from discovery.cue_groups import Groups
+from discovery.cue_groups import Groups, Overlapping
 from discovery.repairs import groupdro
 from discovery.repairs.altered import Alterations, Altered, Copies
 from discovery.repairs.task import FOLDS, Repaired, Task, group_accuracy, part_of
@@ -34,13 +34,17 @@ def repair(task: Task) -> Repaired:
         mean, worst = _held_out(task, copies, _with_step(whole, step))
         told.append({"group_step": step, "mean_of_groups": mean, "worst_group": worst})
     best = max(told, key=lambda row: row["mean_of_groups"])["group_step"]
-    trained = groupdro.repair(_with_step(whole, best))
+    trained = _trained(_with_step(whole, best))
     facts = {"group_step": best, "held_out": told, "copies": dict(sorted(made.counts.items()))}
     return replace(trained, facts=trained.facts | facts)
 
 
 def _with_step(task: Task, step: float) -> Task:
     return replace(task, config=task.config.model_copy(update={"group_step": step}))
+
+
+def _trained(whole: Task) -> Repaired:
+    return groupdro.train(whole, Overlapping.of_each(whole.groups))
 
 
 def _held_out(task: Task, copies: Copies, whole: Task) -> tuple[float, float]:
@@ -53,7 +57,7 @@ def _held_out(task: Task, copies: Copies, whole: Task) -> tuple[float, float]:
     right, quiet = np.zeros(len(whole.label), bool), replace(whole, progress=lambda *_: None)
     for fold in range(FOLDS):
         held = made_of == fold
-        head = groupdro.repair(part_of(quiet, ~held & (pasted != fold), f"fold-{fold}")).head
+        head = _trained(part_of(quiet, ~held & (pasted != fold), f"fold-{fold}")).head
         right[held] = head.logits(whole.features()[held]).argmax(axis=1) == whole.label[held]
     accuracy = group_accuracy(right, whole.groups)
     return float(np.nanmean(accuracy)), float(np.nanmin(accuracy))

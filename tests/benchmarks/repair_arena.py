@@ -1,9 +1,10 @@
 """A setting with a planted square → its finished run, a model whose last layer can be replaced, and the true groups."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from PIL import Image
 from sklearn.utils.extmath import randomized_svd
@@ -13,6 +14,7 @@ from discovery.backends import classifier
 from discovery.backends.roles import Head, softmax
 from discovery.corridor import STAGES, plan, work
 from discovery.cue_groups import Groups, combine
+from discovery.repairs.task import Task
 from discovery.run import Run
 from tests.benchmarks import arena_digits, arena_photos, digits_model, photos_pool
 from tests.benchmarks.arena import Setting, run_stages
@@ -100,11 +102,17 @@ class Arena:
     own: np.ndarray
     planted: frozenset[tuple[str, str]]
 
-    def groups(self, classes: tuple[str, ...], label: np.ndarray, sample_ids: np.ndarray, least: int) -> Groups:
-        """Returns the true groups of photos, made of the planted cues as the product makes them of the found ones."""
-        shown = np.array([self.shown[sample_id] for sample_id in sample_ids])
+    def told(self, task: Task) -> Task:
+        """Returns a task with the planted cues and their groups, made as the product makes those of found ones."""
+        shown, own = np.array([self.shown[sample_id] for sample_id in task.sample_id]), self._of(task.classes)
         names = [f"cue {number}" for number in range(shown.shape[1])]
-        return combine(label, shown, self._of(classes), (classes, names), least)
+        rows = [
+            {"label": task.classes[y], "cue_id": names[cue], "phrase": names[cue], "kind": "object"}
+            for y, cue in np.argwhere(own).tolist()
+        ]
+        groups = combine(task.label, shown, own, (task.classes, names), task.config.min_group)
+        told = replace(task, cues=pl.DataFrame(rows), groups=groups)
+        return replace(told, shown=shown[:, [names.index(cue_id) for cue_id in told.cue_ids]])
 
     def judged(self, classes: tuple[str, ...], label: np.ndarray, sample_ids: list[str]) -> Groups:
         """Returns the groups that are judged by: class × its own planted cue; where it has none, × any."""

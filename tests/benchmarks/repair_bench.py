@@ -56,14 +56,16 @@ def _with_cues(task: Task, which: str, job: Job, arena: Arena | None) -> Task:
 
 
 def _with_groups(task: Task, groups: str, job: Job, arena: Arena | None) -> Task:
+    """Returns the task with the planted cues in place of the found ones (true), or each photo with those of another
+    of its class (random): its groups, and what it shows."""
     if groups == "true":
-        return replace(task, groups=arena.groups(task.classes, task.label, task.sample_id, task.config.min_group))
+        return arena.told(task)
     if groups != "random":
         return task
-    rng, of = np.random.default_rng([job.before.config.seed, 3]), task.groups.of.copy()
+    rng, to = np.random.default_rng([job.before.config.seed, 3]), np.arange(len(task.label))
     for y in np.unique(task.label):
-        of[task.label == y] = rng.permutation(of[task.label == y])
-    return replace(task, groups=replace(task.groups, of=of))
+        to[task.label == y] = rng.permutation(to[task.label == y])
+    return replace(task, shown=task.shown[to], groups=replace(task.groups, of=task.groups.of[to]))
 
 
 class Tape:
