@@ -1,6 +1,6 @@
 """Automated discovery of the spurious cues that vision models rely on."""
 
-__version__ = "0.3.1"
+__version__ = "0.3.2"
 __all__ = ["discover", "read_config"]
 
 

@@ -56,7 +56,8 @@ def main() -> None:
             with file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(done[-1]) + "\n")
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-    text = report(done)
+    order = [(ERM, "–"), *ROWS, *DEAR]
+    text = report(sorted(done, key=lambda row: order.index((row["method"], row["groups"]))))
     print(text)
     if options.out:
         page = options.out.read_text(encoding="utf-8")
