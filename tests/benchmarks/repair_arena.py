@@ -32,8 +32,7 @@ are fitted on by repairs, and 450 more are judged by."""
 PHOTO_LOOK = photos_pool.Look(
     contrast=0.15, noise=4, opacity=1, size=(0.6, 0.66), train=110, backgrounds=4, decoy_versions=False
 )
-"""Here, too, a digit that can be read: by the features of an ImageNet network, on photos that none of the class's cues
-is in, as the benchmark of discovery draws them it is right in 0.48 of photos (six classes), as here in 0.89."""
+"""Here, too, a digit that can be read, by the features of an ImageNet network and without the cues."""
 
 
 class FeaturedTorch(classifier.TorchClassifier):

@@ -19,7 +19,7 @@ def report(rows: list[dict]) -> str:
         tau = np.array([row["tau"] for row in counted if row["method"] == ERM])
         missed = _models(counted, lambda row: not row["discovered"])
         parts += [f"### {TITLES[arena]}, V = {v}", ""]
-        told = f"{len(tau)} models, learned strength τ {_mean(tau)}; {weak} more left out (τ < {LEARNED})"
+        told = f"{len(tau)} model(s), learned strength τ {_mean(tau)}; {weak} more left out (τ < {LEARNED})"
         parts += [f"{told}; in {missed} nothing was found to repair.", ""]
         parts += [_table(counted, ("worst", "average", "lost", "left_planted", "left", "nulls_worse")), ""]
     bar = [row for row in rows if row["arena"] == "bar"]
@@ -74,5 +74,6 @@ def _cell(name: str, rows: list[dict]) -> str:
 
 
 def _mean(values: np.ndarray, digits_after: int = 2) -> str:
-    spread = values.std(ddof=1) if len(values) > 1 else float("nan")
-    return f"{values.mean():.{digits_after}f} ± {spread:.{digits_after}f}"
+    if len(values) < 2:
+        return f"{values.mean():.{digits_after}f}"
+    return f"{values.mean():.{digits_after}f} ± {values.std(ddof=1):.{digits_after}f}"
