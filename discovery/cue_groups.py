@@ -1,6 +1,6 @@
 """Labels and presences of several cues → one group per photo: its class × the cues it shows, small groups merged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,14 @@ class Groups:
         return np.bincount(self.of, minlength=len(self.names))
 
 
+def own_cues(pairs: Iterable[tuple[str, str]], classes: Sequence[str], cue_ids: Sequence[str]) -> np.ndarray:
+    """Returns (c, k) bool, which of k cues are named with which of c classes by (class, cue id) pairs."""
+    own = np.zeros((len(classes), len(cue_ids)), bool)
+    for name, cue_id in pairs:
+        own[classes.index(name), cue_ids.index(cue_id)] = True
+    return own
+
+
 @dataclass(frozen=True)
 class Overlapping:
     """Groups that a photo may be in several of: `photo` and `of`, (e,) int, name each photo of each group once."""
@@ -51,32 +59,26 @@ def overlapping(
 
     Per class and cue: the photos that show it, and those that do not, where there are `least` of both. Per class: those
     that show any of its own cues, none, and none but another class's, as far as there are `least`. A group of the same
-    photos as an earlier one is left out; a class without any group is one.
-
-    Args:
-        label: (n,) int.
-        shown: (n, k) bool, presences of k cues.
-        own: (c, k) bool, the cues that were found for each class.
-        names: names of the c classes, and of the k cues.
-        least: photos in the smallest group.
+    photos as an earlier one is left out; a class without any group is one. Arguments are those of `combine`.
     """
     found: dict[bytes, tuple[str, np.ndarray]] = {}
 
-    def add(name: str, *parts: np.ndarray) -> None:
-        if all(part.sum() >= least for part in parts):
-            for sign, part in zip(("", "no "), parts, strict=False):
-                found.setdefault(part.tobytes(), (name.replace("|", f"|{sign}"), part))
+    def add(groups: dict[str, np.ndarray]) -> None:
+        """Adds all of them, or none when one is too small."""
+        if all(rows.sum() >= least for rows in groups.values()):
+            for name, rows in groups.items():
+                found.setdefault(rows.tobytes(), (name, rows))
 
     for y in np.unique(label):
-        mine, before = label == y, len(found)
+        mine, name, before = label == y, names[0][y], len(found)
         any_own, any_other = (shown[:, cues].any(axis=1) for cues in (own[y], ~own[y]))
         for cue, phrase in enumerate(names[1]):
-            add(f"{names[0][y]}|{phrase}", mine & shown[:, cue], mine & ~shown[:, cue])
-        add(f"{names[0][y]}|any own cue", mine & any_own)
-        add(f"{names[0][y]}|no own cue", mine & ~any_own)
-        add(f"{names[0][y]}|only cues of others", mine & ~any_own & any_other)
+            add({f"{name}|{phrase}": mine & shown[:, cue], f"{name}|no {phrase}": mine & ~shown[:, cue]})
+        add({f"{name}|any own cue": mine & any_own})
+        add({f"{name}|no own cue": mine & ~any_own})
+        add({f"{name}|only cues of others": mine & ~any_own & any_other})
         if len(found) == before:
-            found[mine.tobytes()] = (names[0][y], mine)
+            found[mine.tobytes()] = (name, mine)
     photos = [np.flatnonzero(part) for _, part in found.values()]
     of = np.repeat(np.arange(len(photos)), [len(rows) for rows in photos])
     return Overlapping(np.concatenate(photos), of, tuple(name for name, _ in found.values()))

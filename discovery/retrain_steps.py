@@ -13,7 +13,7 @@ from discovery.ablate import repeat
 from discovery.backends.classifier import featured, head_of, load_classifier
 from discovery.backends.roles import Classifier, Featured, Head, Reheaded, softmax
 from discovery.config import make_config
-from discovery.cue_groups import combine
+from discovery.cue_groups import combine, own_cues
 from discovery.errors import BackendError, DataError
 from discovery.features import Remembering, photo_features
 from discovery.fit import head_frame
@@ -90,9 +90,7 @@ def task_of(job: Job, told: Told = lambda *_: None) -> Task:
     cue_ids = job.cues["cue_id"].unique(maintain_order=True).to_list()
     phrases = [job.cues.filter(pl.col("cue_id") == cue_id)["phrase"][0] for cue_id in cue_ids]
     shown = job.presences(fitted["sample_id"], cue_ids)
-    own = np.zeros((len(model.classes), len(cue_ids)), bool)
-    for name, cue_id in job.cues.select(PAIR).iter_rows():
-        own[place[name], cue_ids.index(cue_id)] = True
+    own = own_cues(job.cues.select(PAIR).iter_rows(), model.classes, cue_ids)
     if len(np.unique(label)) < 2:
         raise DataError(
             f"one class is left to fit on: {fitted['label'][0]!r}; a repair compares classes, so add photos"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from discovery.cue_groups import Overlapping, overlapping
+from discovery.cue_groups import Overlapping, overlapping, own_cues
 from discovery.errors import BackendError
 from discovery.repairs.linear_fit import Scaled
 from discovery.repairs.task import Repaired, Task, need_groups
@@ -27,9 +27,7 @@ EVERY = 10
 def repair(task: Task) -> Repaired:
     """Trains the layer; see `repairs.task.Repair`."""
     need_groups(task)
-    own = np.zeros((len(task.classes), len(task.cue_ids)), bool)
-    for name, cue_id in task.cues.select("label", "cue_id").iter_rows():
-        own[task.classes.index(name), task.cue_ids.index(cue_id)] = True
+    own = own_cues(task.cues.select("label", "cue_id").iter_rows(), task.classes, task.cue_ids)
     phrases = dict(task.cues.select("cue_id", "phrase").iter_rows())
     names = task.classes, [phrases[cue_id] for cue_id in task.cue_ids]
     return train(task, overlapping(task.label, task.shown, own, names, task.config.min_group))

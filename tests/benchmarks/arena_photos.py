@@ -14,7 +14,7 @@ import polars as pl
 
 from discovery.backends.classifier import softmax
 from discovery.config import ModelConfig
-from discovery.fit import fit_probe
+from discovery.fit import fit_probe, head_frame
 from discovery.grade import match_cues
 from discovery.planted import Planted
 from discovery.planted_recipe import Plant, Recipe, presence_probs
@@ -104,7 +104,7 @@ class _Layout:
             },
             tables={
                 "samples": self._samples(ids),
-                "heads": self._heads(),
+                "heads": head_frame(self.head),
                 "predictions": self._predictions(ids),
                 "attributes": run.read("attributes"),
                 "regions": regions,
@@ -183,10 +183,6 @@ class _Layout:
             }
         )
         return new.join(known, on="sample_id", maintain_order="left")
-
-    def _heads(self) -> pl.DataFrame:
-        rows = zip(self.head.classes, self.head.intercept.tolist(), self.head.coef.tolist(), strict=True)
-        return frame_of("heads", [{"class_name": n, "intercept": b, "coef": w} for n, b, w in rows])
 
     def _predictions(self, ids: np.ndarray) -> pl.DataFrame:
         classes, rows = list(self.head.classes), []

@@ -56,8 +56,7 @@ def _with_cues(task: Task, which: str, job: Job, arena: Arena | None) -> Task:
 
 
 def _with_groups(task: Task, groups: str, job: Job, arena: Arena | None) -> Task:
-    """Returns the task with the planted cues in place of the found ones (true), or each photo with those of another
-    of its class (random): its groups, and what it shows."""
+    """Returns the task with the planted cues in place of the found ones (true), or swapped within classes (random)."""
     if groups == "true":
         return arena.told(task)
     if groups != "random":

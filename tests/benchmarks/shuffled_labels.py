@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from discovery.backends.classifier import Head, probe_view, softmax
+from discovery.backends.classifier import probe_view, softmax
 from discovery.backends.encoder import load_encoder
 from discovery.corridor import STAGES, plan, work
-from discovery.fit import fit_probe
+from discovery.fit import fit_probe, head_frame
 from discovery.images import read_image
 from discovery.run import Run, frame_of
 from tests.benchmarks.table_memory import fitting
@@ -67,7 +67,7 @@ def _judge(run: Run, features: np.ndarray, folder: Path, seed: int) -> pl.DataFr
     samples = samples.with_columns(label=pl.Series(label))
     tables = {
         "samples": samples,
-        "heads": _heads(head),
+        "heads": head_frame(head),
         "predictions": _predictions(samples, head.classes, probs),
         **{name: fitting(name, run.read(name)) for name in ("attributes", "regions", "presences")},
     }
@@ -77,11 +77,6 @@ def _judge(run: Run, features: np.ndarray, folder: Path, seed: int) -> pl.DataFr
         for part in plan(made, STAGES[name]):
             work(made, STAGES[name], part)
     return made.read("cues")
-
-
-def _heads(head: Head) -> pl.DataFrame:
-    rows = zip(head.classes, head.intercept.tolist(), head.coef.tolist(), strict=True)
-    return frame_of("heads", [{"class_name": n, "intercept": b, "coef": w} for n, b, w in rows])
 
 
 def _predictions(samples: pl.DataFrame, classes: tuple[str, ...], probs: np.ndarray) -> pl.DataFrame:
